@@ -1,0 +1,218 @@
+"""One model, one file: weights, tokenizer, configuration, scores and provenance together.
+
+The files are safetensors (``rnncli.container`` says how they are laid out and verified) of three
+kinds: a model, a tokenizer by itself, and the state that a run needs to go on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnncli.config import Config
+from rnncli.container import TOKENIZER, Blob, Container, Table, write_container
+from rnncli.errors import DataError, FileError, ModelError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rnncli.text.tokenizers import Tokenizer
+
+MODEL_FILE = "model.safetensors"
+TRAINING_FILE = "training.safetensors"
+
+_TORCH_NAMES = {"F64": "float64", "I64": "int64", "F32": "float32", "I32": "int32",
+                "F16": "float16", "BF16": "bfloat16", "I16": "int16", "I8": "int8",
+                "U8": "uint8", "BOOL": "bool"}  # fmt: skip
+_HOLDS = {
+    "model": "a model",
+    "tokenizer": "a tokenizer by itself",
+    "training": f"the state of a training run (its model is the {MODEL_FILE} beside it)",
+}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a model's file says about itself. ``tensors``: name -> (dtype, shape) of the weights;
+    ``parameters``: their elements, together; ``bytes``: the size of the file."""
+
+    format: int
+    rnncli_version: str
+    config: dict[str, Any]
+    tokenizer_kind: str
+    scores: dict[str, float | int | str]
+    provenance: dict[str, Any]
+    tensors: dict[str, tuple[str, tuple[int, ...]]]
+    parameters: int
+    weights_sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A verified model. ``weights`` are on the CPU and belong to the caller."""
+
+    header: Header
+    config: Config
+    tokenizer: Tokenizer
+    weights: dict[str, Tensor]
+
+
+def resolve_model(path: Path) -> Path:
+    """The file that ``path`` means: itself, or ``model.safetensors`` in a run's folder."""
+    if not path.is_dir():
+        return path
+    inside = path / MODEL_FILE
+    if not inside.exists():
+        raise FileError(
+            f"{path} holds no model: there is no {MODEL_FILE} in it; "
+            "expected the folder of a run (rnncli train --out) or a model's file"
+        )
+    return inside
+
+
+def write_model(
+    path: Path,
+    *,
+    config: Config,
+    tokenizer: Tokenizer,
+    weights: Mapping[str, Tensor],
+    scores: Mapping[str, float | int | str],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a model atomically. ``weights`` may be on any device and in any layout."""
+    fields = {
+        "config": config.to_dict(),
+        "tokenizer_kind": tokenizer.kind,
+        "scores": dict(scores),
+        "provenance": dict(provenance),
+    }
+    write_container(path, "model", fields, [*_blobs(weights), _tokenizer_blob(tokenizer)])
+
+
+def write_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
+    """Write a tokenizer by itself, atomically."""
+    fields = {"tokenizer_kind": tokenizer.kind}
+    write_container(path, "tokenizer", fields, [_tokenizer_blob(tokenizer)])
+
+
+def write_training_state(
+    path: Path, *, tensors: Mapping[str, Tensor], values: Mapping[str, Any]
+) -> None:
+    """Write what a run needs to go on, atomically: tensors on any device, and JSON values."""
+    write_container(path, "training", {"values": dict(values)}, _blobs(tensors))
+
+
+def read_header(path: Path) -> Header:
+    """The header of a model's file or of a run's folder, verified; the tensors are not read.
+
+    Raises FileError when it cannot be read, ModelError when it is not what write_model wrote.
+    """
+    with Container.open(resolve_model(path)) as container:
+        return _header(container)
+
+
+def read_model(path: Path) -> SavedModel:
+    """The model in a file or in a run's folder, every byte of it verified.
+
+    Raises FileError when it cannot be read, ModelError when it is not what write_model wrote.
+    """
+    with Container.open(resolve_model(path)) as container:
+        header = _header(container)
+        try:
+            config = Config.from_dict(header.config)
+        except UsageError as error:
+            raise container.damaged(f"its configuration is not valid: {error}") from None
+        return SavedModel(header, config, _read_tokenizer(container), _read_tensors(container))
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a model, of a run's folder or of write_tokenizer's file, without torch."""
+    with Container.open(resolve_model(path)) as container:
+        _expect(container, "model", "tokenizer")
+        return _read_tokenizer(container)
+
+
+def read_training_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What write_training_state wrote, every byte verified; the tensors are on the CPU.
+
+    Raises FileError when it cannot be read, ModelError when it is not what was written.
+    """
+    with Container.open(path) as container:
+        _expect(container, "training")
+        return _read_tensors(container), container.field("values", dict)
+
+
+def _blobs(tensors: Mapping[str, Tensor]) -> list[Blob]:
+    import torch
+
+    dtypes = {getattr(torch, torch_name): dtype for dtype, torch_name in _TORCH_NAMES.items()}
+    blobs = []
+    for name, tensor in tensors.items():
+        if name == TOKENIZER or tensor.dtype not in dtypes:
+            raise ValueError(f"tensor {name!r} of {tensor.dtype} cannot be stored")
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        blobs.append(Blob(name, dtypes[tensor.dtype], tuple(tensor.shape), flat.numpy().data))
+    return blobs
+
+
+def _tokenizer_blob(tokenizer: Tokenizer) -> Blob:
+    data = tokenizer.to_bytes()
+    return Blob(TOKENIZER, "U8", (len(data),), data)
+
+
+def _expect(container: Container, *kinds: str) -> None:
+    kind = container.field("kind", str)
+    if kind not in kinds:
+        holds = _HOLDS.get(kind, repr(kind))
+        raise ModelError(f"{container.path} holds {holds}; expected a {' or a '.join(kinds)}")
+
+
+def _weights(container: Container) -> Table:
+    return {name: entry for name, entry in container.table.items() if name != TOKENIZER}
+
+
+def _header(container: Container) -> Header:
+    _expect(container, "model")
+    tensors = _weights(container)
+    return Header(
+        format=container.field("format", int),
+        rnncli_version=container.field("rnncli_version", str),
+        config=container.field("config", dict),
+        tokenizer_kind=container.field("tokenizer_kind", str),
+        scores=container.field("scores", dict),
+        provenance=container.field("provenance", dict),
+        tensors=dict(tensors),
+        parameters=sum(math.prod(shape) for _, shape in tensors.values()),
+        weights_sha256=container.field("weights_sha256", str),
+        bytes=container.bytes,
+    )
+
+
+def _read_tokenizer(container: Container) -> Tokenizer:
+    from rnncli.text.tokenizers import tokenizer_from_bytes
+
+    if container.table.get(TOKENIZER, ("",))[0] != "U8":
+        raise container.damaged("it holds no tokenizer")
+    data = bytearray(container.item_bytes(TOKENIZER))
+    container.read({TOKENIZER: memoryview(data)})
+    try:
+        return tokenizer_from_bytes(container.field("tokenizer_kind", str), bytes(data))
+    except DataError as error:
+        raise container.damaged(f"its tokenizer is not valid: {error}") from None
+
+
+def _read_tensors(container: Container) -> dict[str, Tensor]:
+    """Every tensor but the tokenizer, each in memory of its own."""
+    import torch
+
+    tensors = _weights(container)
+    flat = {name: torch.empty(container.item_bytes(name), dtype=torch.uint8) for name in tensors}
+    container.read({name: buffer.numpy().data for name, buffer in flat.items()})
+    return {
+        name: flat[name].view(getattr(torch, _TORCH_NAMES[dtype])).reshape(shape)
+        for name, (dtype, shape) in tensors.items()
+    }
