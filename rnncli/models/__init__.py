@@ -1,0 +1,1 @@
+"""Models: one a file, each made from a configuration and a vocabulary's size."""

@@ -1,0 +1,100 @@
+"""The recurrent language model: p(x(t) | x(1) ... x(t-1)) by word, piece, character or byte."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rnncli.config import ModelConfig, RegularizationConfig
+from rnncli.nn.dropout import dropout
+from rnncli.nn.embedding import Embedding
+from rnncli.nn.softmax import AdaptiveSoftmax, SampledVocabulary, Softmax
+from rnncli.nn.stack import Run, Stack
+from rnncli.nn.state import State
+
+
+class LanguageModel(nn.Module):
+    """Embedding, recurrent layers, softmax. Follows the step contract (``start``, ``step``)."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.embedding = Embedding(config, vocab_size)
+        self.stack = Stack(config, self.embedding.size)
+        output = AdaptiveSoftmax if config.output == "adaptive" else Softmax
+        self.output = output(config, self.stack.output_size, vocab_size)
+        self.tied = config.tied
+
+    @property
+    def tied_weight(self) -> Tensor | None:
+        return self.embedding.weight if self.tied else None
+
+    # -- training ----------------------------------------------------------------------------
+
+    def training_loss(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        state: State,
+        mask: Tensor | None,
+        run_as: Run,
+        regularization: RegularizationConfig,
+        sampling: SampledVocabulary | None = None,
+    ) -> tuple[Tensor, Tensor, State]:
+        """One piece of truncated BPTT.
+
+        inputs, targets: (T, B); mask: (T, B) bool, false for padding. Returns the mean nats a
+        token, the penalties on activations (a scalar, added to it for the gradient), and the state
+        after the piece, still in the graph.
+        """
+        rates = regularization
+        x = self.embedding(inputs, rates.dropout_embedding)
+        x = dropout(x, rates.input_rate, locked=rates.locked)
+        raw, state = self.stack(x, state, run_as, rates)
+        h = dropout(raw, rates.output_rate, locked=rates.locked)
+        rows, flat = h.reshape(-1, h.shape[-1]), targets.reshape(-1)
+        if mask is None:
+            scale = torch.full(flat.shape, 1.0 / flat.numel(), device=flat.device)
+        else:
+            keep = mask.reshape(-1).nonzero().squeeze(1)
+            rows, flat = rows[keep], flat[keep]
+            scale = torch.full(flat.shape, 1.0 / max(1, flat.numel()), device=flat.device)
+        nats = self.output.loss(rows, flat, scale, self.tied_weight, run_as.dtype, sampling)
+        return nats, self._activation_penalty(raw, h, regularization), state
+
+    @staticmethod
+    def _activation_penalty(raw: Tensor, h: Tensor, rates: RegularizationConfig) -> Tensor:
+        """AR on the dropped output, TAR on the raw one (Merity et al. 2017, sec. 4.6)."""
+        penalty = h.new_zeros((), dtype=torch.float32)
+        if rates.activation_penalty:
+            penalty = penalty + rates.activation_penalty * h.float().pow(2).mean()
+        if rates.temporal_activation_penalty and len(raw) > 1:
+            change = (raw[1:] - raw[:-1]).float()
+            penalty = penalty + rates.temporal_activation_penalty * change.pow(2).mean()
+        return penalty
+
+    # -- evaluation --------------------------------------------------------------------------
+
+    def nats(
+        self, inputs: Tensor, targets: Tensor, state: State, run_as: Run
+    ) -> tuple[Tensor, State]:
+        """-log p of every target: (T, B), and the state after the last; no dropout."""
+        h, state = self.hidden(inputs, state, run_as)
+        flat = self.output.nats(h.reshape(-1, h.shape[-1]), targets.reshape(-1), self.tied_weight)
+        return flat.view(targets.shape), state
+
+    def hidden(self, inputs: Tensor, state: State, run_as: Run) -> tuple[Tensor, State]:
+        """inputs: (T, B) -> the last layer's outputs (T, B, H) in float32, and the state."""
+        h, state = self.stack(self.embedding(inputs), state, run_as, None)
+        return h.to(self.embedding.weight.dtype), state
+
+    # -- the step contract -------------------------------------------------------------------
+
+    def start(self, source: None, rows: int) -> State:
+        """The state before the first token; a language model has no source."""
+        return self.stack.start(rows)
+
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """tokens (B,) -> logits (B, V) and the next state."""
+        h, state = self.stack.step(self.embedding(tokens), state)
+        return self.output.logits(h, self.tied_weight), state

@@ -1,0 +1,1 @@
+"""Tensors only: cells, recurrences, stacks, dropout and output layers. Knows no words."""

@@ -1,0 +1,62 @@
+"""Gated recurrent units, in both published orders of the reset gate.
+
+Cho et al. 2014 reset the state before the recurrent product, U (r * h); the later form, which
+vendor libraries run, resets after it, r * (U h + a_n), so that all three products are one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rnncli.config import ModelConfig
+from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.state import CellState
+
+
+class GRU(Cell):
+    """The later form. Gates in the rows: reset r, update z, candidate n.
+
+    n = tanh(W x + a + r * (U h + a_n));  h(t) = (1 - z) * n + z * h(t-1).
+    """
+
+    gates = 3
+
+    def __init__(self, config: ModelConfig, input_size: int, hidden_size: int) -> None:
+        super().__init__(config, input_size, hidden_size)
+        self.a_n = nn.Parameter(torch.empty(hidden_size))
+        self.reset_parameters(config)
+
+    def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
+        (h,) = state
+        H = self.hidden_size
+        recurrent = product("W_hh", h)
+        r, z = torch.sigmoid(projected[:, : 2 * H] + recurrent[:, : 2 * H]).chunk(2, dim=1)
+        n = torch.tanh(projected[:, 2 * H :] + r * (recurrent[:, 2 * H :] + self.a_n))
+        return (n + z * (h - n),)
+
+
+class GRUCho2014(Cell):
+    """The unit of Cho et al. 2014, sec. 2.3 (eqs. 5 to 8), reset before the product.
+
+    W_hh (2H, H) holds the recurrent matrices of r and z, U (H, H) that of the candidate:
+    n = tanh(W x + U (r * h) + a);  h(t) = z * h(t-1) + (1 - z) * n.
+    """
+
+    gates = 3
+
+    def __init__(self, config: ModelConfig, input_size: int, hidden_size: int) -> None:
+        super().__init__(config, input_size, hidden_size)
+        self.W_hh = nn.Parameter(torch.empty(2 * hidden_size, hidden_size))
+        self.U = nn.Parameter(torch.empty(hidden_size, hidden_size))
+        self.reset_parameters(config)
+
+    def recurrent_weights(self) -> dict[str, Tensor]:
+        return {"W_hh": self.W_hh, "U": self.U}
+
+    def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
+        (h,) = state
+        H = self.hidden_size
+        r, z = torch.sigmoid(projected[:, : 2 * H] + product("W_hh", h)).chunk(2, dim=1)
+        n = torch.tanh(projected[:, 2 * H :] + product("U", r * h))
+        return (n + z * (h - n),)

@@ -1,0 +1,40 @@
+"""The input layer: a table of vectors, or the one-hot vectors themselves."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rnncli.config import ModelConfig
+from rnncli.nn.dropout import embedding_row_scale
+
+
+class Embedding(nn.Module):
+    """tokens (T, B) -> vectors (T, B, E).
+
+    ``one-hot``: the table is the identity (V, V), fixed, so that W_xh x picks a column of W_xh. It
+    is a buffer that is not saved; multiplying by it gives bit for bit the chosen column.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.one_hot = config.input == "one-hot"
+        self.size = vocab_size if self.one_hot else config.embedding_size
+        if self.one_hot:
+            self.register_buffer("weight", torch.eye(vocab_size), persistent=False)
+        else:
+            self.weight = nn.Parameter(torch.empty(vocab_size, self.size))
+            with torch.no_grad():
+                if config.init == "normal":
+                    self.weight.normal_(std=config.init_scale)
+                else:
+                    bound = config.init_scale
+                    self.weight.uniform_(-bound, bound)
+
+    def forward(self, tokens: Tensor, word_dropout: float = 0.0) -> Tensor:
+        vectors = F.embedding(tokens, self.weight)
+        if word_dropout:
+            scale = embedding_row_scale(len(self.weight), word_dropout, self.weight)
+            vectors = vectors * scale[tokens]
+        return vectors

@@ -1,0 +1,99 @@
+"""Running a cell over time: one meaning, several ways.
+
+reference   a plain loop under autograd; the others are tested against it
+deferred    the same loop, weight gradients formed once after the last step
+closed      forward and backward written by hand (LSTM)
+vendor      the library's fused kernels (oneDNN, cuDNN) where the cell has one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from rnncli.errors import UsageError
+from rnncli.nn.cells.base import Cell
+from rnncli.nn.recurrence import vendor
+from rnncli.nn.recurrence.closed_lstm import run_closed_lstm
+from rnncli.nn.recurrence.deferred import DeferredProducts
+from rnncli.nn.cells.lstm import LSTM
+from rnncli.nn.state import CellState
+
+Runner = Callable[[Cell, Tensor, CellState, Mapping[str, Tensor], torch.dtype], tuple[Tensor, CellState]]  # fmt: skip
+
+
+def run(
+    cell: Cell,
+    x: Tensor,
+    state: CellState,
+    weights: Mapping[str, Tensor],
+    *,
+    engine: str,
+    dtype: torch.dtype,
+) -> tuple[Tensor, CellState]:
+    """x: (T, B, I), state: parts of (B, H) -> h of every step (T, B, H) and the last state.
+
+    ``weights`` are the recurrent matrices, perhaps with some connections dropped; ``dtype`` is the
+    type of the operands of products. An engine that a cell does not have falls to ``deferred``
+    under autograd, else to ``reference``; ``engines`` tells which ones it has.
+    """
+    if engine not in engines(cell):
+        engine = "deferred" if torch.is_grad_enabled() else "reference"
+    return RUNNERS[engine](cell, x, state, weights, dtype)
+
+
+def engines(cell: Cell) -> tuple[str, ...]:
+    """The engines that run this cell."""
+    names = ["reference", "deferred"]
+    if isinstance(cell, LSTM):
+        names.append("closed")
+    if vendor.has_kernel(cell):
+        names.append("vendor")
+    return tuple(names)
+
+
+def require_engine(cell: Cell, engine: str) -> None:
+    """Raise UsageError when ``engine`` was asked for by name and cannot run ``cell``."""
+    if engine != "auto" and engine not in engines(cell):
+        raise UsageError(
+            f"training.engine: {engine!r} does not run {type(cell).__name__}; "
+            f"choices: auto, {', '.join(engines(cell))}"
+        )
+
+
+def _loop(
+    cell: Cell, projected: Tensor, state: CellState, product: Callable[[str, Tensor], Tensor]
+) -> tuple[Tensor, CellState]:
+    outputs = []
+    for step_input in projected.unbind(0):
+        state = cell.step(step_input, state, product)
+        outputs.append(state[0])
+    return torch.stack(outputs), state
+
+
+def run_reference(
+    cell: Cell, x: Tensor, state: CellState, weights: Mapping[str, Tensor], dtype: torch.dtype
+) -> tuple[Tensor, CellState]:
+    cast = {name: weight.to(dtype) for name, weight in weights.items()}
+
+    def product(name: str, v: Tensor) -> Tensor:
+        return torch.nn.functional.linear(v.to(dtype), cast[name]).to(v.dtype)
+
+    return _loop(cell, cell.project(x, dtype), state, product)
+
+
+def run_deferred(
+    cell: Cell, x: Tensor, state: CellState, weights: Mapping[str, Tensor], dtype: torch.dtype
+) -> tuple[Tensor, CellState]:
+    products = {name: DeferredProducts(weight, dtype) for name, weight in weights.items()}
+    return _loop(cell, cell.project(x, dtype), state, lambda name, v: products[name](v))
+
+
+RUNNERS: dict[str, Runner] = {
+    "reference": run_reference,
+    "deferred": run_deferred,
+    "closed": run_closed_lstm,
+    "vendor": vendor.run_vendor,
+}

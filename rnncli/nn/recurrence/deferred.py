@@ -1,0 +1,72 @@
+"""Recurrent products whose weight gradients wait for the last step.
+
+Autograd's plain loop forms dL/dW_hh at every step: T small products and T additions into a large
+matrix. The textbook writes it as a sum over t; here that sum is one product. Each step's product
+returns only the gradient of its vector and keeps the pair (vector, gradient of the result). A single
+node made from the weight before the first step, whose empty token every step takes as an argument,
+is run by autograd after all of them, and forms dL/dW = sum over t of g(t) v(t)^T at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class _Pairs:
+    """The vectors (B, H) and gradients (B, G) that the steps left, latest step first."""
+
+    def __init__(self) -> None:
+        self.vectors: list[Tensor] = []
+        self.gradients: list[Tensor] = []
+
+
+class _WeightGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, pairs: _Pairs) -> Tensor:
+        ctx.pairs, ctx.like = pairs, weight.dtype
+        ctx.shape = weight.shape
+        return weight.new_empty(0)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        pairs: _Pairs = ctx.pairs
+        if not pairs.vectors:
+            return torch.zeros(ctx.shape, dtype=ctx.like), None
+        gradients, vectors = torch.cat(pairs.gradients), torch.cat(pairs.vectors)
+        pairs.vectors.clear()
+        pairs.gradients.clear()
+        return (gradients.t() @ vectors).to(ctx.like), None
+
+
+class _StepProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, token: Tensor, weight: Tensor, pairs: _Pairs) -> Tensor:
+        operand = v.to(weight.dtype)
+        ctx.save_for_backward(operand, weight)
+        ctx.pairs, ctx.like = pairs, v.dtype
+        return (operand @ weight.t()).to(v.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        operand, weight = ctx.saved_tensors
+        gradient = gradients[0].to(weight.dtype)
+        ctx.pairs.vectors.append(operand)
+        ctx.pairs.gradients.append(gradient)
+        return (gradient @ weight).to(ctx.like), gradient.new_empty(0), None, None
+
+
+class DeferredProducts:
+    """``weight`` (G, H) times one vector a step; operands of products in ``dtype``."""
+
+    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
+        self.pairs = _Pairs()
+        self.token: Tensor = _WeightGradient.apply(weight, self.pairs)  # type: ignore[no-untyped-call]
+        self.operand = weight.detach().to(dtype)
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """v: (B, H) -> (B, G)."""
+        out: Tensor = _StepProduct.apply(v, self.token, self.operand, self.pairs)  # type: ignore[no-untyped-call]
+        return out

@@ -1,0 +1,52 @@
+"""The library's fused kernels: oneDNN and ATen on a CPU, cuDNN on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnncli.nn.cells.base import Cell
+from rnncli.nn.cells.elman import Elman
+from rnncli.nn.cells.gru import GRU
+from rnncli.nn.cells.lstm import LSTM
+from rnncli.nn.state import CellState
+
+
+def has_kernel(cell: Cell) -> bool:
+    """Whether the library has a kernel that computes exactly this cell."""
+    if type(cell) is Elman:
+        return cell.nonlinearity in ("tanh", "relu")
+    return type(cell) in (LSTM, GRU)
+
+
+def run_vendor(
+    cell: Cell, x: Tensor, state: CellState, weights: Mapping[str, Tensor], dtype: torch.dtype
+) -> tuple[Tensor, CellState]:
+    """As ``rnncli.nn.recurrence.run``; everything in ``dtype``, the results in the weights' type."""
+    like = cell.a.dtype
+    bias = torch.zeros_like(cell.a)
+    if isinstance(cell, GRU):
+        bias = torch.cat([bias[: 2 * cell.hidden_size], cell.a_n])
+    flat = [w.to(dtype) for w in (cell.W_xh, weights["W_hh"], cell.a, bias)]
+    parts = [s.to(dtype).unsqueeze(0) for s in state]
+    x = x.to(dtype)
+    options = (True, 1, 0.0, torch.is_grad_enabled(), False, False)
+    # oneDNN packs the weights anew in every call: a loss for single steps and single rows.
+    small = x.device.type == "cpu" and (x.shape[0] == 1 or x.shape[1] == 1)
+    VF: Any = torch._VF  # type: ignore[attr-defined]
+    with torch.backends.mkldnn.flags(enabled=False) if small else nullcontext():  # type: ignore[no-untyped-call]
+        if isinstance(cell, LSTM):
+            y, h, c = VF.lstm(x, tuple(parts), flat, *options)
+            last: tuple[Tensor, ...] = (h, c)
+        elif isinstance(cell, GRU):
+            y, h = VF.gru(x, parts[0], flat, *options)
+            last = (h,)
+        else:
+            kernel = VF.rnn_relu if getattr(cell, "nonlinearity", "") == "relu" else VF.rnn_tanh
+            y, h = kernel(x, parts[0], flat, *options)
+            last = (h,)
+    return y, tuple(s.squeeze(0).to(like) for s in last)

@@ -1,0 +1,182 @@
+"""Output layers: h (N, H) -> scores of V tokens, and their negative log-likelihood in nats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rnncli.config import ModelConfig
+
+CHUNK_BYTES = 1 << 25
+"""Logits held at a time: small enough to stay near the cache, large enough for full speed."""
+
+
+class _SoftmaxLoss(torch.autograd.Function):
+    """Sum of -log softmax(h W^T + b)[target] times ``scale``, with its gradient in the same pass.
+
+    The logits of a chunk of rows are turned in place into softmax minus one-hot, which is the
+    gradient with respect to them; nothing of size (N, V) is kept beyond that one array.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, scale: Tensor,
+        shift: Tensor | None, dtype: torch.dtype,
+    ) -> Tensor:  # fmt: skip
+        """h: (N, H), weight: (V, H), bias: (V,), targets: (N,), scale: (N,) a weight for each row,
+        shift: (V,) added to every logit but the target's (see ``sampled_candidates``)."""
+        N, V = len(h), len(weight)
+        operand, W = h.to(dtype), weight.to(dtype)
+        b = (bias if shift is None else bias + shift).to(dtype)
+        dlogits = operand.new_empty(N, V)
+        nats = h.new_empty(N, dtype=bias.dtype)
+        rows = max(16, CHUNK_BYTES // (V * dlogits.element_size()))
+        for start in range(0, N, rows):
+            part = slice(start, min(N, start + rows))
+            columns = targets[part].unsqueeze(1)
+            logits = torch.addmm(b, operand[part], W.t())
+            if shift is not None:
+                logits.scatter_add_(1, columns, -shift.to(dtype)[columns])
+            p = torch.softmax(logits, 1)
+            nats[part] = _nats(logits, p, columns)
+            minus = torch.full_like(columns, -1, dtype=dtype)
+            torch.mul(p.scatter_add_(1, columns, minus), scale[part].unsqueeze(1), out=dlogits[part])
+        needs_h, needs_w, needs_b = ctx.needs_input_grad[:3]
+        dh = (dlogits @ W).to(h.dtype) if needs_h else None
+        dW = (dlogits.t() @ operand).to(weight.dtype) if needs_w else None
+        db = (dlogits.new_ones(1, N) @ dlogits)[0].to(bias.dtype) if needs_b else None
+        ctx.gradients = (dh, dW, db)
+        return (nats * scale).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Any) -> Any:
+        (g,) = outputs
+        dh, dW, db = (d if d is None or float(g) == 1.0 else d * g for d in ctx.gradients)
+        del ctx.gradients
+        return dh, dW, db, None, None, None, None
+
+
+def _nats(logits: Tensor, p: Tensor, columns: Tensor) -> Tensor:
+    """-log p[column] of each row (n,), from probabilities unless they are too small to be exact."""
+    chosen = p.gather(1, columns).squeeze(1).to(torch.float64)
+    if bool((chosen > 1e-20).all()):
+        return -chosen.log()
+    logits = logits.to(torch.float64)
+    return torch.logsumexp(logits, 1) - logits.gather(1, columns).squeeze(1)
+
+
+class Softmax(nn.Module):
+    """logits = W_hy h + b over the whole vocabulary; W_hy (V, H) may be the embedding's table."""
+
+    def __init__(self, config: ModelConfig, input_size: int, vocab_size: int) -> None:
+        super().__init__()
+        self.b = nn.Parameter(torch.zeros(vocab_size))
+        self.W_hy: nn.Parameter | None = None
+        if not config.tied:
+            self.W_hy = nn.Parameter(torch.empty(vocab_size, input_size))
+            bound = config.init_scale if config.init != "default" else input_size**-0.5
+            with torch.no_grad():
+                self.W_hy.uniform_(-bound, bound)
+
+    def loss(
+        self,
+        h: Tensor,
+        targets: Tensor,
+        scale: Tensor,
+        tied: Tensor | None,
+        dtype: torch.dtype,
+        sampling: SampledVocabulary | None = None,
+    ) -> Tensor:
+        """Sum over rows of scale times nats. h: (N, H), targets and scale: (N,)."""
+        weight = self.matrix(tied)
+        if sampling is None:
+            loss: Tensor = _SoftmaxLoss.apply(h, weight, self.b, targets, scale, None, dtype)  # type: ignore[no-untyped-call]
+            return loss
+        candidates, positions, shift = sampling.candidates(targets)
+        rows = F.embedding(candidates, weight)
+        loss = _SoftmaxLoss.apply(h, rows, self.b[candidates], positions, scale, shift, dtype)  # type: ignore[no-untyped-call]
+        return loss
+
+    def matrix(self, tied: Tensor | None) -> Tensor:
+        """W_hy: (V, H), its own or the tied one."""
+        if self.W_hy is not None:
+            return self.W_hy
+        assert tied is not None
+        return tied
+
+    def logits(self, h: Tensor, tied: Tensor | None) -> Tensor:
+        """h: (..., H) -> (..., V)."""
+        return F.linear(h, self.matrix(tied), self.b)
+
+    def nats(self, h: Tensor, targets: Tensor, tied: Tensor | None) -> Tensor:
+        """-log p of each target (N,), computed in chunks; h: (N, H)."""
+        rows = max(16, CHUNK_BYTES // (4 * len(self.b)))
+        parts = [
+            F.cross_entropy(self.logits(h[s : s + rows], tied), targets[s : s + rows], reduction="none")
+            for s in range(0, len(h), rows)
+        ]
+        return torch.cat(parts)
+
+
+class SampledVocabulary:
+    """Softmax over some of the vocabulary: every target of the batch and ``size`` sampled words.
+
+    Words are drawn in proportion to count^0.75. The sum over the vocabulary is estimated without
+    bias by weighting each candidate with one over its chance of being one (importance sampling,
+    Bengio and Senecal 2003; Jean et al. 2015); the target itself always counts once.
+    """
+
+    def __init__(self, counts: Tensor, size: int) -> None:
+        """counts: (V,) how often each token occurs in the training text."""
+        frequency = counts.to(torch.float64).clamp_min(0.1)
+        self.p = frequency / frequency.sum()
+        self.q = (self.p**0.75) / (self.p**0.75).sum()
+        self.size = size
+        self.vocab_size = len(counts)
+
+    def candidates(self, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """targets: (N,) -> candidate ids (C,), the targets' places among them (N,), shift (C,)."""
+        drawn = torch.multinomial(self.q, self.size, replacement=True)
+        chosen = torch.zeros(self.vocab_size, dtype=torch.bool)
+        chosen[drawn] = True
+        chosen[targets] = True
+        ids = chosen.nonzero().squeeze(1)
+        places = torch.cumsum(chosen, 0) - 1
+        missed = torch.log1p(-self.q[ids]) * self.size + torch.log1p(-self.p[ids]) * len(targets)
+        shift = -torch.log(-torch.expm1(missed))
+        return ids, places[targets], shift.to(torch.float32)
+
+
+class AdaptiveSoftmax(nn.Module):
+    """Frequent words first, rare ones in clusters of smaller width (Grave et al. 2017)."""
+
+    def __init__(self, config: ModelConfig, input_size: int, vocab_size: int) -> None:
+        super().__init__()
+        cutoffs = [c for c in config.adaptive_cutoffs if c < vocab_size]
+        if not cutoffs:
+            cutoffs = [c for c in (vocab_size // 10, vocab_size // 2) if 0 < c < vocab_size]
+        self.inner = nn.AdaptiveLogSoftmaxWithLoss(
+            input_size, vocab_size, sorted(set(cutoffs)) or [1], div_value=4.0, head_bias=True
+        )
+
+    def loss(
+        self,
+        h: Tensor,
+        targets: Tensor,
+        scale: Tensor,
+        tied: Tensor | None,
+        dtype: torch.dtype,
+        sampling: SampledVocabulary | None = None,
+    ) -> Tensor:
+        return (self.nats(h, targets, tied) * scale).sum()
+
+    def logits(self, h: Tensor, tied: Tensor | None) -> Tensor:
+        """Log-probabilities, which are logits too. h: (..., H) -> (..., V)."""
+        flat: Tensor = self.inner.log_prob(h.reshape(-1, h.shape[-1]).float())
+        return flat.view(*h.shape[:-1], -1)
+
+    def nats(self, h: Tensor, targets: Tensor, tied: Tensor | None) -> Tensor:
+        return -self.inner(h.float(), targets).output

@@ -1,0 +1,41 @@
+"""The state of a recurrent network between two calls: passed and returned, never kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CellState = tuple[Tensor, ...]
+"""What one layer remembers: (h,) or (h, c), each (B, H)."""
+
+
+@dataclass(frozen=True)
+class State:
+    """One ``CellState`` a layer, first layer first."""
+
+    layers: tuple[CellState, ...]
+
+    def select(self, rows: Tensor) -> State:
+        """The state of ``rows`` (int64, any length, repeats allowed), in that order."""
+        return State(tuple(tuple(s.index_select(0, rows) for s in layer) for layer in self.layers))
+
+    def detach(self) -> State:
+        """The same values, cut from the graph: where truncated BPTT stops."""
+        return State(tuple(tuple(s.detach() for s in layer) for layer in self.layers))
+
+    def where(self, keep: Tensor, other: State) -> State:
+        """Row by row this state where ``keep`` (B,) is true, else ``other``."""
+        mask = keep.unsqueeze(1)
+        pairs = zip(self.layers, other.layers, strict=True)
+        return State(
+            tuple(
+                tuple(torch.where(mask, a, b) for a, b in zip(mine, theirs, strict=True))
+                for mine, theirs in pairs
+            )
+        )
+
+    def tensors(self) -> list[Tensor]:
+        """All parts in a fixed order, for saving."""
+        return [s for layer in self.layers for s in layer]
