@@ -32,6 +32,11 @@ class Embedding(nn.Module):
                     bound = config.init_scale
                     self.weight.uniform_(-bound, bound)
 
+    def materialize(self, device: torch.device | str) -> None:
+        """Make the identity again where the table was built without storage."""
+        if self.one_hot:
+            self.weight = torch.eye(self.size, device=device)
+
     def forward(self, tokens: Tensor, word_dropout: float = 0.0) -> Tensor:
         vectors = F.embedding(tokens, self.weight)
         if word_dropout:
