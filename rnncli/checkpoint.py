@@ -43,6 +43,7 @@ class Header:
     rnncli_version: str
     config: dict[str, Any]
     tokenizer_kind: str
+    vocab_size: int
     scores: dict[str, float | int | str]
     provenance: dict[str, Any]
     tensors: dict[str, tuple[str, tuple[int, ...]]]
@@ -87,6 +88,7 @@ def write_model(
     fields = {
         "config": config.to_dict(),
         "tokenizer_kind": tokenizer.kind,
+        "vocab_size": tokenizer.vocab_size,
         "scores": dict(scores),
         "provenance": dict(provenance),
     }
@@ -95,7 +97,7 @@ def write_model(
 
 def write_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
     """Write a tokenizer by itself, atomically."""
-    fields = {"tokenizer_kind": tokenizer.kind}
+    fields = {"tokenizer_kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
     write_container(path, "tokenizer", fields, [_tokenizer_blob(tokenizer)])
 
 
@@ -183,6 +185,7 @@ def _header(container: Container) -> Header:
         rnncli_version=container.field("rnncli_version", str),
         config=container.field("config", dict),
         tokenizer_kind=container.field("tokenizer_kind", str),
+        vocab_size=container.field("vocab_size", int),
         scores=container.field("scores", dict),
         provenance=container.field("provenance", dict),
         tensors=dict(tensors),

@@ -1,0 +1,61 @@
+"""What a command says to people: notes on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Iterable
+from typing import IO, Any
+
+
+def note(text: str) -> None:
+    """Say ``text`` on stderr, where nothing that a pipe reads goes."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr may be closed
+        sys.stderr.write(f"rnncli: {text}\n")
+        sys.stderr.flush()
+
+
+def is_terminal(stream: IO[str] | None) -> bool:
+    """Whether colour and motion may go to ``stream``; rich honours NO_COLOR by itself."""
+    return stream is not None and stream.isatty()
+
+
+def print_table(rows: Iterable[tuple[str, str]], title: str) -> None:
+    """Print names and values on stdout: a table on a terminal, else aligned lines."""
+    rows = [(_printable(name), _printable(value)) for name, value in rows]
+    if is_terminal(sys.stdout):
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=Text(_printable(title)), title_justify="left", show_header=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in rows:
+            table.add_row(Text(name), Text(value))
+        Console(highlight=False).print(table)
+        return
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        sys.stdout.write(f"{name:<{width}}  {value}".rstrip() + "\n")
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on a line of its own; what JSON has no number for is null."""
+    import json
+
+    sys.stdout.write(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _printable(text: str) -> str:
+    """``text`` without what a terminal would obey."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)

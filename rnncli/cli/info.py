@@ -1,0 +1,79 @@
+"""``rnncli info``: what a model's file says about itself, from its header alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from rnncli.cli.console import print_json, print_table
+
+if TYPE_CHECKING:
+    from rnncli.checkpoint import Header
+
+EXAMPLES = """
+rnncli info run
+rnncli info run/model.safetensors --json
+"""
+
+
+def info(
+    model: Annotated[
+        Path,
+        Argument(metavar="MODEL", help="A model's file or a run's folder.", show_default=False),
+    ],
+    as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Tell what is in a model's file. The weights are not read."""
+    from rnncli.checkpoint import read_header
+
+    header = read_header(model)
+    if as_json:
+        print_json(_values(header))
+    else:
+        print_table(_rows(header), title=str(model))
+
+
+def _values(header: Header) -> dict[str, Any]:
+    return {
+        "task": header.config.get("task"),
+        "parameters": header.parameters,
+        "bytes": header.bytes,
+        "format": header.format,
+        "rnncli_version": header.rnncli_version,
+        "weights_sha256": header.weights_sha256,
+        "tokenizer": {"kind": header.tokenizer_kind, "vocab_size": header.vocab_size},
+        "config": header.config,
+        "scores": header.scores,
+        "provenance": header.provenance,
+        "tensors": {
+            name: {"dtype": dtype, "shape": list(shape)}
+            for name, (dtype, shape) in header.tensors.items()
+        },
+    }
+
+
+def _rows(header: Header) -> Iterator[tuple[str, str]]:
+    yield "task", str(header.config.get("task"))
+    yield from _flat("", header.config.get("model", {}))
+    yield "parameters", f"{header.parameters:,}"
+    yield "types", ", ".join(sorted({dtype for dtype, _ in header.tensors.values()}))
+    yield "tokenizer", f"{header.tokenizer_kind}, {header.vocab_size:,} tokens"
+    yield from _flat("", header.scores)
+    yield from _flat("", header.provenance)
+    yield "weights sha256", header.weights_sha256
+    yield "file", f"{header.bytes:,} bytes, format {header.format}, rnncli {header.rnncli_version}"
+
+
+def _flat(prefix: str, values: Any) -> Iterator[tuple[str, str]]:
+    """Names and values as text, one level after the other."""
+    for name, value in values.items() if isinstance(values, Mapping) else ():
+        label = f"{prefix}{name}".replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _flat(f"{label} ", value)
+        elif isinstance(value, list):
+            yield label, ", ".join(map(str, value)) or "none"
+        else:
+            yield label, f"{value:.6g}" if isinstance(value, float) else str(value)
