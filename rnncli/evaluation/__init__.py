@@ -1,0 +1,1 @@
+"""Measuring models on text: what every token costs, in nats."""
