@@ -44,7 +44,7 @@ TokenizerFile = Annotated[
 ]
 InputFile = Annotated[
     str | None,
-    Argument(metavar="[FILE]", help="Lines; gzip if it ends in .gz. Default: standard input."),
+    Argument(metavar="FILE", help="Lines; gzip if it ends in .gz. Default: standard input."),
 ]
 BadInput = Annotated[
     OnBadInput, Option("--on-bad-input", help="What becomes of a line that makes no sense.")

@@ -1,0 +1,123 @@
+"""Figures for what a model is worth, each with the signature that says what was counted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rnncli import __version__
+from rnncli.errors import DataError
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure. Two of them may be compared when their signatures are the same."""
+
+    name: str
+    value: float
+    unit: str
+    signature: str
+
+
+class TextCounts(Protocol):
+    """How much text was scored. Line ends count as a token, a word, a character and a byte."""
+
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def words(self) -> int: ...
+    @property
+    def characters(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def oov(self) -> int:
+        """Tokens that are the unknown one."""
+        ...
+
+
+@dataclass(frozen=True)
+class LanguageModelScores:
+    """The loss of a text in every unit. ``nats``: minus its log-probability, over all tokens;
+    ``oov_nats``: the unknown tokens' part of it. ``state``: carried or reset."""
+
+    nats: float
+    oov_nats: float
+    counts: TextCounts
+    tokenizer: str
+    state: str
+
+    def __post_init__(self) -> None:
+        if self.counts.tokens < 1:
+            raise DataError("there is no text to measure; expected at least one line")
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the nats a token, ``</s>`` and ``<unk>`` included."""
+        return _exp(self.nats, self.counts.tokens)
+
+    @property
+    def word_perplexity(self) -> float:
+        """The same a word, however the words are spelled; comparable between tokenizers."""
+        return _exp(self.nats, self.counts.words)
+
+    @property
+    def bits_per_character(self) -> float:
+        return _divide(self.nats, self.counts.characters) / math.log(2)
+
+    @property
+    def bits_per_byte(self) -> float:
+        return _divide(self.nats, self.counts.bytes) / math.log(2)
+
+    @property
+    def perplexity_without_oov(self) -> float:
+        """exp of the nats a token over those that are not the unknown one (which is still what the
+        following ones were predicted from)."""
+        return _exp(self.nats - self.oov_nats, self.counts.tokens - self.counts.oov)
+
+    @property
+    def signature(self) -> str:
+        return self._signature("counted")
+
+    def scores(self) -> tuple[Score, ...]:
+        """Every figure with its unit and signature."""
+        all_tokens, known_tokens = self._signature("counted"), self._signature("left-out")
+        return (
+            Score("perplexity", self.perplexity, "token", all_tokens),
+            Score("word_perplexity", self.word_perplexity, "word", all_tokens),
+            Score("bits_per_character", self.bits_per_character, "bits", all_tokens),
+            Score("bits_per_byte", self.bits_per_byte, "bits", all_tokens),
+            Score("perplexity_without_oov", self.perplexity_without_oov, "token", known_tokens),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object that ``evaluate --json`` prints."""
+        return {
+            "nats": self.nats,
+            "tokens": self.counts.tokens,
+            "words": self.counts.words,
+            "characters": self.counts.characters,
+            "bytes": self.counts.bytes,
+            "oov": self.counts.oov,
+            **{score.name: score.value for score in self.scores()},
+            "state": self.state,
+            "signature": self.signature,
+        }
+
+    def _signature(self, unknown: str) -> str:
+        return (
+            f"rnncli:{__version__}|tokens:{self.tokenizer}|eos:counted|unk:{unknown}"
+            f"|state:{self.state}"
+        )
+
+
+def _divide(total: float, count: int) -> float:
+    return total / count if count else math.nan
+
+
+def _exp(nats: float, count: int) -> float:
+    try:
+        return math.exp(_divide(nats, count))
+    except OverflowError:
+        return math.inf
