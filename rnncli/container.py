@@ -261,6 +261,6 @@ def _kind_of_file(start: bytes) -> str:
         return "a pickle, such as torch.save makes (loading one can run code)"
     if start.startswith(b"\x1f\x8b"):
         return "compressed with gzip"
-    if all(byte >= 32 or byte in b"\t\n\r" for byte in start):
+    if start[8:] != b"{" and all(byte >= 32 or byte in b"\t\n\r" for byte in start):
         return "a text file"
     return "something else, or damaged at its beginning"
