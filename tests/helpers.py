@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RNNCLI = (sys.executable, "-m", "rnncli")
@@ -34,3 +35,38 @@ def run_cli(
         capture_output=True,
         timeout=timeout,
     )
+
+
+def tiny_model(
+    folder: Path,
+    *,
+    seed: int = 0,
+    text: str = "the cat sat on the mat and the dog ran\n",
+    tokenizer: str = "char",
+    scale: float = 1.0,
+    **model: Any,
+) -> Path:
+    """Write an untrained language model of ``text``'s vocabulary into ``folder`` and return its
+    file; ``scale`` multiplies the output matrix: more gives surer predictions."""
+    import torch
+
+    from rnncli.checkpoint import write_model
+    from rnncli.config import Config, ModelConfig, TokenizerConfig
+    from rnncli.models.language_model import LanguageModel
+    from rnncli.text.tokenizers import train_tokenizer
+
+    kind = TokenizerConfig(kind=tokenizer)
+    sizes = {"layers": 2, "hidden_size": 16, "embedding_size": 12, **model}
+    config = Config(tokenizer=kind, model=ModelConfig(**sizes))
+    trained = train_tokenizer(kind, text.splitlines())
+    torch.manual_seed(seed)
+    network = LanguageModel(config.model, trained.vocab_size)
+    weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
+    if "output.W_hy" in weights:
+        weights["output.W_hy"] = weights["output.W_hy"] * scale
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "model.safetensors"
+    write_model(
+        path, config=config, tokenizer=trained, weights=weights, scores={}, provenance={}
+    )
+    return path

@@ -1,0 +1,213 @@
+"""``rnncli generate``: text from a model, streamed to a terminal, plain or as JSON in a pipe."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from rnncli.cli.console import is_terminal, note, print_json
+from rnncli.cli.streams import read_available
+from rnncli.config import DEVICES
+from rnncli.errors import FileError, UsageError
+
+if TYPE_CHECKING:
+    from rnncli.decoding.sampling import Piece, Sample
+    from rnncli.text.tokenizers import Tokenizer
+
+EXAMPLES = """
+rnncli generate run --prompt "The night " --temperature 0.8
+rnncli generate run --prompt "The night " --num-samples 5 --max-new-tokens 80 --json
+echo "The night" | rnncli generate run --prompt - --beam-size 5
+"""
+
+
+def generate(
+    model: Annotated[
+        Path,
+        Argument(metavar="MODEL", help="A model's file or a run's folder.", show_default=False),
+    ],
+    more: Annotated[
+        list[Path] | None,
+        Option(
+            "-m", "--model", metavar="MODEL", help="Another model of the ensemble (repeatable)."
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None, Option("--prompt", metavar="TEXT", help="What to continue; - reads stdin.")
+    ] = None,
+    prompt_file: Annotated[
+        str | None, Option("--prompt-file", metavar="FILE", help="Continue what FILE holds.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int, Option("--max-new-tokens", metavar="N", min=0, help="End after so many tokens.")
+    ] = 500,
+    min_new_tokens: Annotated[
+        int, Option("--min-new-tokens", metavar="N", min=0, help="Do not stop before so many.")
+    ] = 0,
+    temperature: Annotated[
+        float, Option("--temperature", metavar="X", help="Below 1 bolder, above 1 wilder.")
+    ] = 1.0,
+    top_k: Annotated[
+        int, Option("--top-k", metavar="N", help="Only the N most probable tokens; 0: all.")
+    ] = 0,
+    top_p: Annotated[
+        float, Option("--top-p", metavar="X", help="Only the fewest tokens with this mass.")
+    ] = 1.0,
+    min_p: Annotated[
+        float, Option("--min-p", metavar="X", help="Only tokens X times as probable as the first.")
+    ] = 0.0,
+    greedy: Annotated[
+        bool, Option("--greedy", help="Take the most probable token at every step.")
+    ] = False,
+    num_samples: Annotated[
+        int, Option("--num-samples", metavar="N", min=1, help="So many texts, in one batch.")
+    ] = 1,
+    stop: Annotated[
+        list[str] | None,
+        Option("--stop", metavar="TEXT", help="End before TEXT comes (repeatable)."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        Option("--seed", metavar="N", min=0, help="The same seed gives the same text."),
+    ] = None,
+    no_unk: Annotated[bool, Option("--no-unk", help="Never generate <unk>.")] = False,
+    as_json: Annotated[
+        bool, Option("--json", help="One JSON object a line for each text.")
+    ] = False,
+    threads: Annotated[
+        int, Option("--threads", metavar="N", min=0, help="Processor threads; 0: as is best.")
+    ] = 0,
+    device: Annotated[
+        str, Option("--device", metavar="|".join(DEVICES), help="Where to compute.")
+    ] = "auto",
+) -> None:
+    """Sample text from a model: what follows the prompt, without the prompt.
+
+    On a terminal the text appears as it comes. In a pipe one text is written exactly as it is; of
+    several, each is one line, with a newline inside it as \\n and a backslash as \\\\.
+    """
+    from rnncli.decoding.filters import Filters
+    from rnncli.decoding.sampling import Limits
+    from rnncli.generation import count_unseen, encode_prompt
+    from rnncli.generation import generate as events_of
+    from rnncli.loading import load_language_model
+    from rnncli.runtime import prepare
+
+    limits = Limits(max_new_tokens, min_new_tokens, tuple(stop or ()))
+    runtime = prepare(device, "float32", threads)
+    models = [load_language_model(path, runtime.device) for path in (model, *(more or ()))]
+    tokenizer = models[0].tokenizer
+    text = _read_prompt(prompt, prompt_file, tokenizer)
+    tokens = encode_prompt(tokenizer, text)
+    if unseen := count_unseen(tokenizer, tokens):
+        note(f"prompt: {unseen} of its {len(tokens) - 1} tokens never seen in training, now <unk>")
+    unk = (tokenizer.unk_id,) if no_unk and tokenizer.unk_id is not None else ()
+    events = events_of(
+        models, tokens, rows=num_samples, limits=limits, greedy=greedy,
+        filters=Filters(temperature, top_k, top_p, min_p, unk),
+        seed=secrets.randbits(63) if seed is None else seed,
+    )  # fmt: skip
+    if as_json:
+        for sample in _in_order(events):
+            print_json(_values(text, sample))
+    elif is_terminal(sys.stdout):
+        _stream(events, num_samples)
+    elif num_samples == 1:
+        sys.stdout.writelines(sample.text for sample in _in_order(events))
+    else:
+        sys.stdout.writelines(_one_line(sample.text) + "\n" for sample in _in_order(events))
+
+
+def _read_prompt(prompt: str | None, prompt_file: str | None, tokenizer: Tokenizer) -> str:
+    """The text to continue. One newline at the end of a file or of standard input is not part of
+    it: ``echo`` and ``printf`` give the same. Bytes that are not UTF-8 are U+FFFD, except for a
+    byte tokenizer, which takes any."""
+    if prompt is not None and prompt_file is not None:
+        raise UsageError("--prompt and --prompt-file: give one of them")
+    if prompt is not None and prompt != "-":
+        return prompt
+    if prompt is None and prompt_file is None:
+        return ""
+    data = _read_all(prompt_file or "-").removesuffix(b"\n")
+    text = data.decode("utf-8", "surrogateescape" if tokenizer.kind == "byte" else "replace")
+    if text.encode("utf-8", "surrogateescape") != data:
+        note(f"{prompt_file or 'standard input'}: bytes that are not UTF-8 became U+FFFD")
+    return text
+
+
+def _read_all(name: str) -> bytes:
+    if name == "-":
+        return b"".join(iter(lambda: read_available(0, "standard input"), b""))
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise FileError.of("read", name, error) from None
+
+
+def _in_order(events: Iterable[Piece | Sample]) -> Iterator[Sample]:
+    """The samples by number, each as soon as those before it are there."""
+    from rnncli.decoding.sampling import Sample
+
+    waiting: dict[int, Sample] = {}
+    row = 0
+    for event in events:
+        if isinstance(event, Sample):
+            waiting[event.row] = event
+            while row in waiting:
+                yield waiting.pop(row)
+                row += 1
+
+
+def _stream(events: Iterable[Piece | Sample], rows: int) -> None:
+    """Show one text after the other, the first of the unfinished ones as it grows."""
+    from rnncli.decoding.sampling import Piece
+
+    texts = [""] * rows
+    done = [False] * rows
+    row, shown = 0, ""
+    for event in events:
+        if isinstance(event, Piece):
+            texts[event.row] += event.text
+        else:
+            done[event.row] = True
+        while row < rows:
+            new, texts[row] = _visible(texts[row]), ""
+            shown += new
+            sys.stdout.write(new)
+            if not done[row]:
+                break
+            sys.stdout.write("" if shown.endswith("\n") else "\n")
+            row, shown = row + 1, ""
+            if row < rows:
+                sys.stdout.write(f"\n--- {row + 1} ---\n")
+        sys.stdout.flush()
+
+
+def _values(prompt: str, sample: Sample) -> dict[str, Any]:
+    return {
+        "prompt": _valid(prompt),
+        "text": _valid(sample.text),
+        "tokens": len(sample.tokens),
+        "logprob": sample.logprob,
+        "finish_reason": sample.finish_reason,
+        "sample": sample.row,
+    }
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def _valid(text: str) -> str:
+    """``text`` with U+FFFD for bytes that are not UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _visible(text: str) -> str:
+    """``text`` without what a terminal would obey, save the newline and the tabulator."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

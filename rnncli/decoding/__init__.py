@@ -1,0 +1,1 @@
+"""Sampling and beam search over one step contract; knows no architecture."""

@@ -1,0 +1,39 @@
+"""Several models as one: the mean of their log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnncli.decoding.protocol import AnyStepper, DecoderState
+
+
+@dataclass(frozen=True)
+class EnsembleState:
+    """The states of the models, in their order."""
+
+    parts: tuple[DecoderState, ...]
+
+    def select(self, rows: Tensor) -> EnsembleState:
+        return EnsembleState(tuple(part.select(rows) for part in self.parts))
+
+
+class Ensemble:
+    """A Stepper made of steppers with one vocabulary and one kind of source."""
+
+    def __init__(self, steppers: Sequence[AnyStepper]) -> None:
+        self.steppers = tuple(steppers)
+
+    def start(self, source: Any, rows: int) -> EnsembleState:
+        return EnsembleState(tuple(stepper.start(source, rows) for stepper in self.steppers))
+
+    def step(self, tokens: Tensor, state: EnsembleState) -> tuple[Tensor, EnsembleState]:
+        """As Stepper; the logits are the mean of the models' log-probabilities."""
+        pairs = zip(self.steppers, state.parts, strict=True)
+        logits, parts = zip(*[stepper.step(tokens, part) for stepper, part in pairs], strict=True)
+        log_p = torch.stack([torch.log_softmax(one.float(), -1) for one in logits])
+        return log_p.mean(0), EnsembleState(parts)
