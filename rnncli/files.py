@@ -6,7 +6,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -38,7 +37,7 @@ def write_atomically(path: Path, parts: Iterable[bytes | memoryview]) -> None:
         if _is_special(target):
             _write_in_place(target, parts)
             return
-        temporary = target.parent / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+        temporary = target.parent / f"{_PREFIX}{os.urandom(8).hex()}{_SUFFIX}"
         try:
             _write_new(temporary, parts)
             _replace(temporary, target)

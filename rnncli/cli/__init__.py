@@ -10,6 +10,7 @@ imported when its command is called: ``rnncli --help`` imports neither typer nor
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -53,8 +54,7 @@ def main() -> NoReturn:
     try:
         _prepare_process()
         code = _run(arguments)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BaseException as error:
         code = _report(error, debug)
         # What is still buffered cannot be written or is not wanted; Python must not try again.
@@ -130,10 +130,6 @@ def _report(error: BaseException, debug: bool) -> int:
     """Say on stderr what went wrong, and return the exit code for it."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
-    if isinstance(error, KeyboardInterrupt):
-        error = Interrupted()
-    elif isinstance(error, BrokenPipeError):
-        error = ClosedPipe()
     code, text = _describe(error)
     with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr may be closed, too
         if debug:
@@ -149,6 +145,10 @@ def _report(error: BaseException, debug: bool) -> int:
 def _describe(error: BaseException) -> tuple[int, str]:
     """The exit code for ``error``, and what to print."""
     text = str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted.exit_code, ""
+    if isinstance(error, BrokenPipeError):
+        return ClosedPipe.exit_code, ""
     if isinstance(error, (Interrupted, Terminated, ClosedPipe)):
         return error.exit_code, text
     if isinstance(error, RnncliError):
@@ -182,10 +182,10 @@ def _prepare_process() -> None:
             os.fstat(stream)
         except OSError:
             os.open(os.devnull, flags)
-    if sys.stdout is not None:
-        reconfigure: Any = getattr(sys.stdout, "reconfigure", None)
-        if reconfigure:
-            reconfigure(encoding="utf-8", errors="surrogateescape")
+    if sys.stdout is None:  # was closed: let printing fail as writing does
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     signal.signal(signal.SIGTERM, _terminate)
 
 
