@@ -1,0 +1,195 @@
+"""The zoo: every entry loads, is the size that its paper states, and is documented."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from rnncli.config import Config, ModelConfig, load_toml
+from rnncli.errors import UsageError
+from rnncli.zoo import Entry, list_entries, load_entry, names
+from rnncli.zoo.__main__ import BEGIN, END, page
+from tests.helpers import ROOT, cli_env
+
+ENTRIES = list_entries()
+REQUIRED = {
+    "mikolov2010",
+    "graves2013-char",
+    "zaremba2014-small",
+    "zaremba2014-medium",
+    "zaremba2014-large",
+    "examples-lstm-200",
+    "examples-lstm-650",
+    "examples-lstm-1500",
+    "awd-lstm",
+    "awd-lstm-char",
+    "char-rnn",
+}
+PTB_CHARS = 50
+
+# Parameters that the papers state, the vocabulary they are for, and how far rounding may lead.
+# Graves's count has peephole connections, Merity's the second biases of torch's LSTM.
+STATED = {
+    "zaremba2014-medium": (20e6, 10_000, 0.5e6),
+    "zaremba2014-large": (66e6, 10_000, 0.5e6),
+    "awd-lstm": (24e6, 10_000, 0.5e6),
+    "awd-lstm-char": (13.8e6, PTB_CHARS, 0.05e6),
+    "awd-lstm-enwik8": (47e6, 205, 0.5e6),
+    "graves2013-char": (4.3e6, 49, 0.06e6),
+    "pascanu2013-rnn-char": (420e3, PTB_CHARS, 5e3),
+    "karpathy2015-gru": (1.3e6, 87, 0.05e6),
+}
+
+
+@pytest.fixture(params=ENTRIES, ids=lambda entry: entry.name)
+def entry(request: pytest.FixtureRequest) -> Entry:
+    found: Entry = request.param
+    return found
+
+
+def test_the_required_entries_are_there() -> None:
+    assert set(names()) >= REQUIRED
+    assert names() == [entry.name for entry in ENTRIES]
+
+
+def test_an_entry_loads_by_its_name(entry: Entry) -> None:
+    assert load_entry(entry.name) == entry
+
+
+def test_the_configuration_survives_toml(entry: Entry) -> None:
+    assert Config.from_dict(tomllib.loads(entry.config.to_toml())) == entry.config
+
+
+def test_what_is_printed_is_the_configuration(entry: Entry) -> None:
+    printed = entry.toml()
+    assert Config.from_dict(tomllib.loads(printed)) == entry.config
+    comments = [line for line in printed.splitlines() if line.startswith("#")]
+    told = " ".join(line.removeprefix("#").strip() for line in comments)
+    for text in (entry.paper.title, entry.paper.figure, *entry.paper.differs):
+        assert text in told
+    assert max(map(len, comments)) <= 100
+
+
+def test_a_file_names_only_what_it_sets_and_no_corpus(entry: Entry) -> None:
+    tables = load_toml(ROOT / "rnncli" / "zoo" / f"{entry.name}.toml")
+    assert list(tables)[-1] == "paper"
+    assert "train" not in tables.get("data", {})
+    assert {"model", "optimizer", "schedule", "training", "tokenizer"} <= set(tables)
+    assert {"name", "lr", "clip_norm"} <= set(tables["optimizer"])  # never left to our defaults
+
+
+def test_the_paper_is_told_in_full(entry: Entry) -> None:
+    paper = entry.paper
+    for text in (paper.title, paper.authors, paper.venue, paper.section, paper.verified):
+        assert text.strip() == text != ""
+    assert 1990 <= paper.year <= 2030
+    assert paper.metric.split()[0] in ("perplexity", "bits", "nats")
+    assert paper.figure.startswith("none") or re.search(r"\d", paper.figure)
+    assert all(text.endswith(".") for text in paper.differs)
+
+
+def test_a_number_in_a_name_is_the_model_s() -> None:
+    for size in (200, 650, 1500):
+        model = load_entry(f"examples-lstm-{size}").config.model
+        assert (model.hidden_size, model.embedding_size, model.tied) == (size, size, True)
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_the_formula_gives_the_parameters_of_the_paper(name: str) -> None:
+    stated, vocabulary, tolerance = STATED[name]
+    assert abs(_parameters(load_entry(name).config.model, vocabulary) - stated) <= tolerance
+
+
+def test_the_model_has_the_parameters_of_the_formula(entry: Entry) -> None:
+    import torch
+
+    from rnncli.models.language_model import LanguageModel
+
+    vocabulary = 10_000 if entry.config.tokenizer.kind == "word" else PTB_CHARS
+    with torch.device("meta"):
+        model = LanguageModel(entry.config.model, vocabulary)
+    counted = sum(parameter.numel() for parameter in model.parameters())
+    assert counted == _parameters(entry.config.model, vocabulary)
+
+
+def _parameters(model: ModelConfig, vocabulary: int) -> int:
+    """Embedding, cells (an input matrix, a recurrent matrix, a bias for each gate), softmax."""
+    gates = {"elman": 1, "lstm": 4, "gru-cho2014": 3}[model.cell]
+    one_hot = model.input == "one-hot"
+    total = 0 if one_hot else vocabulary * model.embedding_size
+    size = vocabulary if one_hot else model.embedding_size
+    for units in model.layer_sizes():
+        total += gates * units * (size + units + 1)
+        size = units
+    return total + vocabulary * (1 if model.tied else size + 1)
+
+
+@pytest.mark.parametrize("size", ["small", "medium", "large"])
+def test_zaremba_s_summed_loss_is_converted(size: str) -> None:
+    config = load_entry(f"zaremba2014-{size}").config
+    norm = {"small": 5, "medium": 5, "large": 10}[size]
+    assert config.optimizer.lr == config.training.bptt
+    # A clipped step moves the weights by lr * norm, in both conventions the same.
+    assert math.isclose(config.optimizer.lr * config.optimizer.clip_norm, norm, rel_tol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "factors"),
+    [
+        ("zaremba2014-small", (3, 4, 5, 12), (1, 0.5, 0.25, 0.5**9)),
+        ("zaremba2014-medium", (5, 6, 38), (1, 1 / 1.2, 1.2**-33)),
+        ("zaremba2014-large", (13, 14, 54), (1, 1 / 1.15, 1.15**-41)),
+        ("awd-lstm-char", (299, 300, 399, 400, 499), (1, 0.1, 0.1, 0.01, 0.01)),
+        ("awd-lstm-enwik8", (24, 25, 34, 35, 44), (1, 0.1, 0.1, 0.01, 0.01)),
+        ("char-rnn", (9, 10, 11), (1, 0.97, 0.97**2)),
+    ],
+)
+def test_the_rate_falls_when_the_paper_says(
+    name: str, epochs: tuple[int, ...], factors: tuple[float, ...]
+) -> None:
+    from rnncli.training.schedule import Schedule
+
+    schedule = Schedule(load_entry(name).config.schedule)
+    found = [schedule.factor(step=0, epoch=epoch, progress=0.0) for epoch in epochs]
+    assert found == pytest.approx(factors)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("zaremba-medium", "zaremba2014-medium"), ("awdlstm", "awd-lstm"), ("charrnn", "char-rnn")],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(UsageError, match=f"did you mean '{near}'"):
+        load_entry(name)
+
+
+def test_a_path_is_no_name() -> None:
+    with pytest.raises(UsageError):
+        load_entry("../zoo/awd-lstm")
+
+
+def test_the_page_is_current() -> None:
+    text = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
+    assert page(text, ENTRIES) == text, "run python -m rnncli.zoo"
+    assert all(f"| `{entry.name}` |" in text for entry in ENTRIES)
+
+
+def test_the_page_keeps_what_is_written_by_hand() -> None:
+    written = page(f"before\n{BEGIN}old\n{END}after\n", ENTRIES[:1])
+    assert written.startswith(f"before\n{BEGIN}") and written.endswith(f"{END}after\n")
+    assert "old" not in written and ENTRIES[0].paper.title in written
+    with pytest.raises(ValueError, match="end -->"):
+        page(BEGIN, ENTRIES)
+
+
+def test_the_zoo_needs_no_torch() -> None:
+    code = (
+        "import sys, rnncli.zoo; rnncli.zoo.list_entries();"
+        "sys.exit(bool({'torch', 'numpy', 'sentencepiece'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], env=cli_env()).returncode == 0
