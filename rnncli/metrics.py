@@ -40,13 +40,15 @@ class TextCounts(Protocol):
 @dataclass(frozen=True)
 class LanguageModelScores:
     """The loss of a text in every unit. ``nats``: minus its log-probability, over all tokens;
-    ``oov_nats``: the unknown tokens' part of it. ``state``: carried or reset."""
+    ``oov_nats``: the unknown tokens' part of it. ``state``: carried or reset. ``notes``: what else
+    the figures depend on, such as ``columns:32``; the end of the signature."""
 
     nats: float
     oov_nats: float
     counts: TextCounts
     tokenizer: str
     state: str
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.counts.tokens < 1:
@@ -106,10 +108,14 @@ class LanguageModelScores:
         }
 
     def _signature(self, unknown: str) -> str:
-        return (
-            f"rnncli:{__version__}|tokens:{self.tokenizer}|eos:counted|unk:{unknown}"
-            f"|state:{self.state}"
+        parts = (
+            f"rnncli:{__version__}",
+            f"tokens:{self.tokenizer}",
+            "eos:counted",
+            f"unk:{unknown}",
+            f"state:{self.state}",
         )
+        return "|".join((*parts, *self.notes))
 
 
 def _divide(total: float, count: int) -> float:

@@ -1,7 +1,7 @@
 """What a text costs under a language model: -log p of every token, each predicted exactly once.
 
 Two ways to carry the state: over the whole text as one stream (``stream_nats``, the published way
-for Penn Treebank and its like), or reset at every line (``reset_nats``, ``line_nats``).
+for Penn Treebank and its like), or reset at every line (``line_nats``, ``nats_of_lines``).
 """
 
 from __future__ import annotations
@@ -9,25 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from rnncli.config import RegularizationConfig
+from rnncli.evaluation.pieces import (
+    PIECE,
+    Array,
+    Piece,
+    column_pieces,
+    fill_lines,
+    group_lines,
+    line_pieces,
+    whole_pieces,
+)
 from rnncli.models.language_model import LanguageModel
 from rnncli.nn.stack import Run
-from rnncli.text.batching import LineBatches
-
-Array = npt.NDArray[Any]
-Piece = tuple[Array, Array, Array | None]
-"""Inputs (T, B), targets (T, B), and a mask (T, B) that is false for padding; None: no padding."""
-
-PIECE = 256
-"""Time steps run at once; longer texts and lines hand the state on."""
-
-LINES_AT_ONCE = 32
+from rnncli.nn.state import State
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,17 @@ class StreamNats:
     oov_nats: float
     tokens: int
     columns: int
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A piece of text under a model. nats: (T, B), 0 for padding; h: (T, B, H), what the output
+    layer read; targets: (T, B); mask: (T, B), false for padding, or None."""
+
+    nats: Tensor
+    h: Tensor
+    targets: Tensor
+    mask: Tensor | None
 
 
 def stream_nats(
@@ -56,23 +68,20 @@ def stream_nats(
     ids: (N,), each predicted once, the first from ``boundary_id``. With several ``columns`` the
     text is cut into as many contiguous parts of equal length (the first ones a token longer where
     it does not divide), each started from the initial state and the token before it: faster, and
-    slightly worse by the context lost at the cuts.
+    a little worse by the context lost at the cuts.
     """
     columns = max(1, min(columns, len(ids)))
-    totals = _Totals(model, unk_id)
+    pieces = column_pieces(ids, boundary_id, columns, piece)
     with evaluating(model):
-        pieces = column_pieces(ids, boundary_id, columns, piece)
-        for nats, targets in piece_nats(model, pieces, columns, run_as):
-            totals.add(nats, targets)
-    return StreamNats(*totals.read(), tokens=len(ids), columns=columns)
+        totals = add_up(predict(model, pieces, run_as), unk_id)
+    return StreamNats(*totals, tokens=len(ids), columns=columns)
 
 
-def reset_nats(
+def line_nats(
     model: LanguageModel,
     ids: Array,
     boundary_id: int,
     *,
-    lines_at_once: int = LINES_AT_ONCE,
     piece: int = PIECE,
     run_as: Run,
     unk_id: int | None = None,
@@ -81,134 +90,97 @@ def reset_nats(
 
     ids: (N,), lines that end in ``boundary_id``. The end of each line is predicted, too.
     """
-    totals = _Totals(model, unk_id)
-    epoch = LineBatches([ids], lines_at_once, boundary_id).epoch()
     with evaluating(model):
-        for number in range(len(epoch)):
-            inputs, targets, mask = epoch.batch(number)
-            pieces = cut(inputs, targets, mask, piece)
-            for nats, wanted in piece_nats(model, pieces, inputs.shape[1], run_as):
-                totals.add(nats, wanted)
-    return StreamNats(*totals.read(), tokens=len(ids), columns=0)
+        totals = add_up(predict(model, line_pieces(ids, boundary_id, piece), run_as), unk_id)
+    return StreamNats(*totals, tokens=len(ids), columns=0)
 
 
-def line_nats(
+def nats_of_lines(
     model: LanguageModel,
     lines: Sequence[Sequence[int]],
     boundary_id: int,
     *,
-    lines_at_once: int = LINES_AT_ONCE,
+    lines_at_once: int = 32,
     piece: int = PIECE,
     run_as: Run,
 ) -> list[npt.NDArray[np.float64]]:
     """-log p of every token of every line, each line by itself.
 
     ``lines``: token ids without the line's end, which is added and counted: the result for a line
-    of n tokens is (n + 1,). Lines of like length are run together.
+    of n tokens is (n + 1,). Lines of like length are run together; in a model of float64 the
+    result does not depend on which ones to more than its last digits.
     """
+    lengths = np.array([len(line) + 1 for line in lines], np.int64)
     results: list[npt.NDArray[np.float64]] = [np.empty(0)] * len(lines)
-    by_length = sorted(range(len(lines)), key=lambda number: len(lines[number]))
     with evaluating(model):
-        for start in range(0, len(lines), lines_at_once):
-            numbers = by_length[start : start + lines_at_once]
-            longest = len(lines[numbers[-1]]) + 1
-            both = np.full((longest + 1, len(numbers)), boundary_id, np.int64)
+        for numbers in group_lines(lengths, lines_at_once):
+            inputs, targets, mask = fill_lines([lines[n] for n in numbers], boundary_id)
+            run = predict(model, whole_pieces(inputs, targets, mask, piece), run_as)
+            nats = torch.cat([part.nats for part in run]).double().cpu().numpy()
             for column, number in enumerate(numbers):
-                both[1 : len(lines[number]) + 1, column] = lines[number]
-            lengths = np.array([len(lines[number]) + 1 for number in numbers])
-            mask = np.arange(longest)[:, None] < lengths
-            pieces = cut(both[:-1], both[1:], mask, piece)
-            parts = [nats for nats, _ in piece_nats(model, pieces, len(numbers), run_as)]
-            nats = torch.cat(parts).double().cpu().numpy()
-            for column, number in enumerate(numbers):
-                results[number] = nats[: lengths[column], column].copy()
+                results[number] = nats[: lengths[number], column].copy()
     return results
 
 
-# -- pieces of text, in order ----------------------------------------------------------------
-
-
-def column_pieces(ids: Array, boundary_id: int, columns: int, piece: int) -> Iterator[Piece]:
-    """The pieces of a text (N,) cut into ``columns`` contiguous parts, 1 to N of them."""
-    length, longer = divmod(len(ids), columns)
-    starts = np.arange(columns) * length + np.minimum(np.arange(columns), longer)
-    for begin in range(0, length, piece):
-        end = min(begin + piece, length)
-        both = np.empty((end - begin + 1, columns), np.int64)
-        for column, start in enumerate(starts.tolist()):
-            first = start + begin - 1
-            if first < 0:
-                both[0, column] = boundary_id
-                both[1:, column] = ids[:end]
-            else:
-                both[:, column] = ids[first : start + end]
-        yield both[:-1], both[1:], None
-    if longer:
-        lasts = starts[:longer] + length
-        both = np.full((2, columns), boundary_id, np.int64)
-        both[0, :longer], both[1, :longer] = ids[lasts - 1], ids[lasts]
-        yield both[:1], both[1:], np.arange(columns)[None, :] < longer
-
-
-def cut(inputs: Array, targets: Array, mask: Array, piece: int) -> Iterator[Piece]:
-    """Whole sequences, each array (T, B), in pieces of ``piece`` steps."""
-    for start in range(0, len(inputs), piece):
-        part = slice(start, start + piece)
-        yield inputs[part], targets[part], mask[part]
-
-
-# -- running the model over them -------------------------------------------------------------
-
-
 @contextmanager
-def evaluating(model: LanguageModel) -> Iterator[None]:
+def evaluating(*models: LanguageModel) -> Iterator[None]:
     """Without gradients, in evaluation mode; the mode is put back afterwards."""
-    was_training = model.training
-    model.eval()
+    training = [model.training for model in models]
+    for model in models:
+        model.eval()
     try:
         with torch.inference_mode():
             yield
     finally:
-        model.train(was_training)
+        for model, was_training in zip(models, training, strict=True):
+            model.train(was_training)
 
 
-def piece_nats(
-    model: LanguageModel, pieces: Iterable[Piece], rows: int, run_as: Run
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """-log p (T, B) and targets (T, B) of each piece, the state handed from one to the next, from
-    the initial one for ``rows`` sequences; -log p is 0 where there is padding."""
+def predict(
+    model: LanguageModel,
+    pieces: Iterable[Piece],
+    run_as: Run,
+    dropout: RegularizationConfig | None = None,
+) -> Iterator[Predicted]:
+    """Run the model over pieces of text, the state handed from each to the next.
+
+    ``dropout``: rates to drop units with, drawn anew for every piece; None: no dropout.
+    """
     device = model_device(model)
-    state = model.start(None, rows)
-    for inputs, targets, mask in pieces:
-        h, state = model.hidden(torch.from_numpy(inputs).to(device), state, run_as)
-        wanted = torch.from_numpy(targets).to(device)
-        flat_h, flat = h.reshape(-1, h.shape[-1]), wanted.reshape(-1)
-        if mask is None or mask.all():
-            nats = model.output.nats(flat_h, flat, model.tied_weight)
+    state: State | None = None
+    for piece in pieces:
+        inputs, targets = (torch.from_numpy(a).to(device) for a in (piece.inputs, piece.targets))
+        if piece.fresh or state is None:
+            state = model.start(None, inputs.shape[1])
+        h, state = model.hidden(inputs, state, run_as, dropout)
+        rows, flat = h.reshape(-1, h.shape[-1]), targets.reshape(-1)
+        if piece.mask is None or piece.mask.all():
+            nats = model.output.nats(rows, flat, model.tied_weight)
+            yield Predicted(nats.view(targets.shape), h, targets, None)
         else:
-            keep = torch.from_numpy(np.flatnonzero(mask)).to(device)
-            kept = model.output.nats(flat_h[keep], flat[keep], model.tied_weight)
+            mask = torch.from_numpy(piece.mask).to(device)
+            keep = mask.reshape(-1).nonzero().squeeze(1)
+            kept = model.output.nats(rows[keep], flat[keep], model.tied_weight)
             nats = kept.new_zeros(len(flat)).index_copy_(0, keep, kept)
-        yield nats.view(wanted.shape), wanted
+            yield Predicted(nats.view(targets.shape), h, targets, mask)
+
+
+def add_up(run: Iterable[Predicted], unk_id: int | None) -> tuple[float, float]:
+    """The nats of all tokens and of those that are ``unk_id``, in float64.
+
+    The sums stay on the model's device until the end, so that it is never waited for.
+    """
+    nats: Tensor | float = 0.0
+    oov: Tensor | float = 0.0
+    for part in run:
+        nats = nats + part.nats.sum(dtype=torch.float64)
+        if unk_id is not None:
+            unknown = part.targets == unk_id
+            if part.mask is not None:
+                unknown &= part.mask
+            oov = oov + part.nats[unknown].sum(dtype=torch.float64)
+    return float(nats), float(oov)
 
 
 def model_device(model: LanguageModel) -> torch.device:
-    return next(model.parameters()).device
-
-
-class _Totals:
-    """Sums in float64, kept on the model's device until they are read."""
-
-    def __init__(self, model: LanguageModel, unk_id: int | None) -> None:
-        self._unk_id = unk_id
-        device = model_device(model)
-        self._nats = torch.zeros((), dtype=torch.float64, device=device)
-        self._oov = torch.zeros((), dtype=torch.float64, device=device)
-
-    def add(self, nats: Tensor, targets: Tensor) -> None:
-        self._nats = self._nats + nats.sum(dtype=torch.float64)
-        if self._unk_id is not None:
-            self._oov = self._oov + nats[targets == self._unk_id].sum(dtype=torch.float64)
-
-    def read(self) -> tuple[float, float]:
-        return float(self._nats), float(self._oov)
+    return model.embedding.weight.device

@@ -83,9 +83,21 @@ class LanguageModel(nn.Module):
         flat = self.output.nats(h.reshape(-1, h.shape[-1]), targets.reshape(-1), self.tied_weight)
         return flat.view(targets.shape), state
 
-    def hidden(self, inputs: Tensor, state: State, run_as: Run) -> tuple[Tensor, State]:
-        """inputs: (T, B) -> the last layer's outputs (T, B, H) in float32, and the state."""
-        h, state = self.stack(self.embedding(inputs), state, run_as, None)
+    def hidden(
+        self,
+        inputs: Tensor,
+        state: State,
+        run_as: Run,
+        rates: RegularizationConfig | None = None,
+    ) -> tuple[Tensor, State]:
+        """inputs: (T, B) -> what the output layer reads (T, B, H), in the weights' type, and the
+        state. ``rates``: with this dropout, as in training; None: none."""
+        x = self.embedding(inputs, rates.dropout_embedding if rates else 0.0)
+        if rates is not None:
+            x = dropout(x, rates.input_rate, locked=rates.locked)
+        h, state = self.stack(x, state, run_as, rates)
+        if rates is not None:
+            h = dropout(h, rates.output_rate, locked=rates.locked)
         return h.to(self.embedding.weight.dtype), state
 
     # -- the step contract -------------------------------------------------------------------
