@@ -1,0 +1,111 @@
+"""Every command has help, and the examples that end it work as they stand."""
+
+import re
+import subprocess
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import typer
+
+from rnncli import cli
+from rnncli.checkpoint import write_model, write_tokenizer
+from rnncli.config import Config, ModelConfig, TokenizerConfig
+from rnncli.models.language_model import LanguageModel
+from rnncli.text.tokenizers import train_tokenizer
+from tests.helpers import RNNCLI, ROOT, cli_env
+
+BUILT = [name for name in cli.COMMANDS if (ROOT / "rnncli" / "cli" / f"{name}.py").exists()]
+TINY = ModelConfig(layers=1, hidden_size=16, embedding_size=16)
+
+
+def paths() -> list[tuple[str, ...]]:
+    """Every command as it is typed: ("info",), ("tokenize", "encode")."""
+    found: list[tuple[str, ...]] = []
+    for name in BUILT:
+        family = getattr(import_module(f"rnncli.cli.{name}"), "SUBCOMMANDS", None)
+        found += [(name, f.__name__) for f in family] if family else [(name,)]
+    return found
+
+
+def help_of(path: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> str:
+    command = typer.main.get_command(cli.load_app(path[0]))
+    arguments = [*path[1:], "--help"]
+    with pytest.raises(typer.Exit), command.make_context(path[0], arguments) as context:
+        command.invoke(context)
+    return capsys.readouterr().out
+
+
+def examples_of(path: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    _, _, text = help_of(path, capsys).partition("  Examples:\n\n")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("path", paths(), ids=" ".join)
+def test_every_command_has_help(path, capsys):
+    _, description, *_ = help_of(path, capsys).split("\n\n")
+    assert re.match(r"  [A-Z].*\.", description, re.S), "no sentence says what it does"
+    assert examples_of(path, capsys), "no examples"
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_every_option_is_described(name):
+    command = typer.main.get_command(cli.load_app(name))
+    for part in getattr(command, "commands", {name: command}).values():
+        missing = [parameter.name for parameter in part.params if not parameter.help]
+        assert missing == [], f"options of {part.name} without help"
+
+
+def sandbox(folder: Path) -> None:
+    """What the examples find: texts, a tokenizer, and the folder of a run with a model."""
+    text = (ROOT / "sample_data" / "book.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.strip()]
+    for name, part in (("book", lines[:200]), ("valid", lines[200:220]), ("test", lines[220:240])):
+        (folder / f"{name}.txt").write_text("\n".join(part) + "\n", encoding="utf-8")
+    tokenizer = train_tokenizer(TokenizerConfig(kind="bpe", vocab_size=500), lines[:200])
+    write_tokenizer(folder / "book.tok", tokenizer)
+    config = Config(tokenizer=TokenizerConfig(kind="bpe", vocab_size=500), model=TINY)
+    (folder / "run").mkdir()
+    write_model(
+        folder / "run" / "model.safetensors",
+        config=config,
+        tokenizer=tokenizer,
+        weights=LanguageModel(TINY, tokenizer.vocab_size).state_dict(),
+        scores={"valid_nats_per_token": 6.2},
+        provenance={},
+    )
+
+
+def script(examples: list[str]) -> str:
+    """The examples as they stand; only that training stops after two steps, in a new folder."""
+    lines = [f'rnncli() {{ "{RNNCLI[0]}" -m rnncli "$@"; }}', "set -veo pipefail"]
+    for example in examples:
+        if re.match(r"rnncli train\b", example):
+            lines.append("rm -rf run" if "--resume" not in example else ":")
+            lines.append(f"{example} --max-steps 2")
+        else:
+            lines.append(example)
+    return "\n".join(lines)
+
+
+SLOW = {"train"}  # a minute for all of its examples
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in BUILT],
+)
+def test_the_examples_work(name, tmp_path, capsys):
+    examples = [e for path in paths() if path[0] == name for e in examples_of(path, capsys)]
+    assert all(re.search(r"\brnncli ", example) for example in examples)
+    sandbox(tmp_path)
+    done = subprocess.run(
+        ["bash", "-c", script(examples)],
+        env=cli_env(),
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=200,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
