@@ -1,0 +1,1 @@
+"""What make.py writes: a grammar in two languages, opinions, chorales, an orthography."""
