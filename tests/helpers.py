@@ -66,7 +66,5 @@ def tiny_model(
         weights["output.W_hy"] = weights["output.W_hy"] * scale
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.safetensors"
-    write_model(
-        path, config=config, tokenizer=trained, weights=weights, scores={}, provenance={}
-    )
+    write_model(path, config=config, tokenizer=trained, weights=weights, scores={}, provenance={})
     return path

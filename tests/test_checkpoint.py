@@ -458,6 +458,35 @@ def test_large_sizes_are_not_believed(model, tmp_path):
     tracemalloc.stop()
 
 
+def resident(name: str) -> int:
+    """VmRSS, what is resident now, or VmHWM, the most that ever was, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split(f"{name}:")[1].split()[0])
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux's /proc")
+def test_memory_is_that_of_the_file(tmp_path):
+    weights = {str(number): torch.randn(1000, 1000) for number in range(15)}
+    Path("/proc/self/clear_refs").write_text("5")  # the most starts from now
+    before = resident("VmRSS")
+    path = write(tmp_path / "large", weights=weights)
+    size = path.stat().st_size
+    assert size > 60_000_000
+    assert resident("VmHWM") - before < 0.2 * size
+    del weights
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    saved = read_model(path)
+    assert resident("VmHWM") - before < 1.5 * size
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    del saved
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    with pytest.raises(ModelError, match="do not match their checksum"):
+        read_model(path)
+    assert resident("VmHWM") - before < 1.5 * size
+
+
 def test_a_header_that_could_not_be_read_again_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="too large"):
         write_training_state(tmp_path / "x", tensors={}, values={"x": [0] * 300_000})
