@@ -64,6 +64,10 @@ def generate(
     greedy: Annotated[
         bool, Option("--greedy", help="Take the most probable token at every step.")
     ] = False,
+    beam_size: Annotated[
+        int,
+        Option("--beam-size", metavar="N", min=0, help="Search the likeliest rest of the line."),
+    ] = 0,
     num_samples: Annotated[
         int, Option("--num-samples", metavar="N", min=1, help="So many texts, in one batch.")
     ] = 1,
@@ -79,6 +83,12 @@ def generate(
     as_json: Annotated[
         bool, Option("--json", help="One JSON object a line for each text.")
     ] = False,
+    weights: Annotated[
+        str,
+        Option(
+            "--weights", metavar="float32|float16|int8", help="Smaller ones are faster, less exact."
+        ),
+    ] = "float32",
     threads: Annotated[
         int, Option("--threads", metavar="N", min=0, help="Processor threads; 0: as is best.")
     ] = 0,
@@ -90,31 +100,61 @@ def generate(
 
     On a terminal the text appears as it comes. In a pipe one text is written exactly as it is; of
     several, each is one line, with a newline inside it as \\n and a backslash as \\\\.
+    --beam-size takes no samples but the most probable text up to the line's end, and --num-samples
+    as many of the next best.
     """
+    from rnncli import generation
+    from rnncli.decoding.beam import BeamOptions
     from rnncli.decoding.filters import Filters
     from rnncli.decoding.sampling import Limits
-    from rnncli.generation import count_unseen, encode_prompt
-    from rnncli.generation import generate as events_of
     from rnncli.loading import load_language_model
-    from rnncli.runtime import prepare
 
-    limits = Limits(max_new_tokens, min_new_tokens, tuple(stop or ()))
-    runtime = prepare(device, "float32", threads)
-    models = [load_language_model(path, runtime.device) for path in (model, *(more or ()))]
+    stops = tuple(stop or ())
+    limits = Limits(max_new_tokens, min_new_tokens, stops)
+    sampling = (temperature, top_k, top_p, min_p)
+    Filters(*sampling)  # a value out of range is an error before a model is read
+    if beam_size:
+        _check_beam(beam_size, num_samples, greedy or bool(stops) or sampling != (1.0, 0, 1.0, 0.0))
+    where = generation.settle_machine(device, threads, max(num_samples, beam_size))
+    models = [load_language_model(path, where) for path in (model, *(more or ()))]
     tokenizer = models[0].tokenizer
     text = _read_prompt(prompt, prompt_file, tokenizer)
-    tokens = encode_prompt(tokenizer, text)
-    if unseen := count_unseen(tokenizer, tokens):
+    tokens = generation.encode_prompt(tokenizer, text)
+    if unseen := generation.count_unseen(tokenizer, tokens):
         note(f"prompt: {unseen} of its {len(tokens) - 1} tokens never seen in training, now <unk>")
-    unk = (tokenizer.unk_id,) if no_unk and tokenizer.unk_id is not None else ()
-    events = events_of(
-        models, tokens, rows=num_samples, limits=limits, greedy=greedy,
-        filters=Filters(temperature, top_k, top_p, min_p, unk),
-        seed=secrets.randbits(63) if seed is None else seed,
-    )  # fmt: skip
+    never = (tokenizer.unk_id,) if no_unk and tokenizer.unk_id is not None else ()
+    if beam_size:
+        options = BeamOptions(
+            beam_size, max_new_tokens, min_new_tokens, tokenizer.boundary_id, forbidden=never
+        )
+        events = generation.complete(
+            models, tokens, rows=num_samples, options=options, precision=weights
+        )
+    else:
+        events = generation.generate(
+            models, tokens, rows=num_samples, limits=limits, filters=Filters(*sampling, never),
+            greedy=greedy, seed=secrets.randbits(63) if seed is None else seed, precision=weights,
+        )  # fmt: skip
+    _write(events, text, num_samples, as_json)
+
+
+def _check_beam(beam_size: int, num_samples: int, sampled: bool) -> None:
+    if sampled:
+        raise UsageError(
+            "--beam-size: takes the most probable text; leave out --greedy, --stop, --temperature, "
+            "--top-k, --top-p and --min-p"
+        )
+    if num_samples > beam_size:
+        raise UsageError(
+            f"--num-samples: {num_samples} is more than a beam of {beam_size} finds; "
+            f"it must be at most --beam-size"
+        )
+
+
+def _write(events: Iterable[Piece | Sample], prompt: str, num_samples: int, as_json: bool) -> None:
     if as_json:
         for sample in _in_order(events):
-            print_json(_values(text, sample))
+            print_json(_values(prompt, sample))
     elif is_terminal(sys.stdout):
         _stream(events, num_samples)
     elif num_samples == 1:

@@ -91,9 +91,9 @@ def _row_seed(seed: int, row: int) -> int:
 
 def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     """One token a row by inverting the distribution function. logits: (B, V), -inf for what is
-    never drawn; uniform: (B, 1) float64 in [0, 1) -> (B,) int64."""
+    never drawn; uniform: (B, 1) float64 in [0, 1) -> (B, 1) int64."""
     mass = torch.softmax(logits, 1).cumsum(1, dtype=torch.float64)
-    return torch.searchsorted(mass, uniform.to(mass.device) * mass[:, -1:], right=True).squeeze(1)
+    return torch.searchsorted(mass, uniform.to(mass.device) * mass[:, -1:], right=True)
 
 
 class _Row:
@@ -159,16 +159,16 @@ def sample(
     for count in range(1, limits.max_new_tokens + 1):
         with torch.inference_mode():
             logits, state = stepper.step(tokens, state)
-            allowed = logits
-            if limits.end_ids and count <= limits.min_new_tokens:
-                allowed = forbid(logits, ends)
-            allowed = filters(allowed)
+            log_p = torch.log_softmax(logits, 1)
+            early = limits.end_ids and count <= limits.min_new_tokens
+            allowed = filters(forbid(log_p, ends) if early else log_p)
             if uniform is None:
-                tokens = allowed.argmax(1)
+                column = allowed.argmax(1, keepdim=True)
             else:
-                tokens = draw(allowed, uniform.next([row.number for row in live]))
-            logprobs = logits.gather(1, tokens.unsqueeze(1)).squeeze(1) - logits.logsumexp(1)
-        for row, token, logprob in zip(live, tokens.tolist(), logprobs.tolist(), strict=True):
+                column = draw(allowed, uniform.next([row.number for row in live]))
+            tokens = column.squeeze(1)
+            logprobs = log_p.gather(1, column).tolist()
+        for row, token, (logprob,) in zip(live, tokens.tolist(), logprobs, strict=True):
             row.logprob += logprob
             if text := row.push(token):
                 yield Piece(row.number, text)

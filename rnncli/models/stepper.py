@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from rnncli.models.fast_cells import FastCell, fast_cell
 from rnncli.models.language_model import LanguageModel
+from rnncli.models.packed import pack
+from rnncli.nn.cells.base import Cell
+from rnncli.nn.softmax import Softmax
 from rnncli.nn.stack import Run
 from rnncli.nn.state import State
+
+_TABLE_ELEMENTS = 1 << 22
+"""Of the first layer's table: small enough that making it costs less than a hundred steps save."""
 
 
 def read_prompt(model: LanguageModel, prompt: Sequence[int]) -> State:
@@ -21,3 +30,70 @@ def read_prompt(model: LanguageModel, prompt: Sequence[int]) -> State:
             inputs = torch.tensor(prompt[:-1], dtype=torch.int64, device=device).unsqueeze(1)
             _, state = model.hidden(inputs, state, Run())
     return state
+
+
+class PreparedStepper:
+    """A language model's step contract on weights laid out for it; its ``State`` is the model's."""
+
+    def __init__(self, model: LanguageModel, precision: str) -> None:
+        """Raises UsageError for a precision that this machine does not have."""
+        self._model = model
+        cells: list[Cell] = list(model.stack.cells)  # type: ignore[arg-type]
+        self._cells = [fast_cell(cell, precision) for cell in cells]
+        self._inputs = [
+            _input(cell, fast, precision) for cell, fast in zip(cells, self._cells, strict=True)
+        ]
+        self._inputs[0] = _first_input(model, cells[0], self._cells[0], self._inputs[0])
+        self._logits = _output(model, precision)
+
+    def start(self, source: None, rows: int) -> State:
+        """The state before the first token."""
+        return self._model.start(None, rows)
+
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """tokens: (B,) -> logits (B, V) and the next state."""
+        x, layers = tokens, []
+        for project, cell, layer in zip(self._inputs, self._cells, state.layers, strict=True):
+            after = cell.step(project(x), layer)
+            layers.append(after)
+            x = after[0]
+        return self._logits(x), State(tuple(layers))
+
+
+def prepare_stepper(model: LanguageModel, precision: str = "float32") -> PreparedStepper:
+    """``model`` for generation, some rows at a time. ``precision``: of the weights, one of
+    ``rnncli.models.packed.PRECISIONS``; float32 gives the logits of ``model.step``. The weights are
+    copied. Raises UsageError as ``pack`` does."""
+    with torch.inference_mode():
+        return PreparedStepper(model, precision)
+
+
+def _input(cell: Cell, fast: FastCell, precision: str) -> Callable[[Tensor], Tensor]:
+    """x (B, I) -> what of the cell's equations does not depend on the state (B, G)."""
+    if type(cell).project is Cell.project:
+        return pack(fast.rows(cell.W_xh), fast.rows(cell.a), precision)
+    return lambda x: cell.project(x.unsqueeze(0), x.dtype).squeeze(0)
+
+
+def _first_input(
+    model: LanguageModel, cell: Cell, fast: FastCell, project: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """The same from tokens (B,): a row of a table where that is small, W_xh applied to the whole
+    vocabulary."""
+    embedding = model.embedding
+    if type(cell).project is Cell.project:
+        if embedding.one_hot:
+            columns = (fast.rows(cell.W_xh) + fast.rows(cell.a).unsqueeze(1)).t().contiguous()
+            return lambda tokens: F.embedding(tokens, columns)
+        if len(embedding.weight) * len(cell.a) <= _TABLE_ELEMENTS:
+            table = F.linear(embedding.weight, fast.rows(cell.W_xh), fast.rows(cell.a))
+            return lambda tokens: F.embedding(tokens, table)
+    return lambda tokens: project(embedding(tokens))
+
+
+def _output(model: LanguageModel, precision: str) -> Callable[[Tensor], Tensor]:
+    """h (B, H) -> logits (B, V)."""
+    output = model.output
+    if isinstance(output, Softmax):
+        return pack(output.matrix(model.tied_weight), output.b, precision)
+    return lambda h: output.logits(h, model.tied_weight)
