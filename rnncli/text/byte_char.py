@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
-import numpy as np
-
 from rnncli.config import TokenizerConfig
 from rnncli.errors import ModelError, UsageError
 from rnncli.text.protocol import (
@@ -35,6 +33,7 @@ class ByteTokenizer:
     (PEP 383), so that encoding and decoding is the identity on any bytes."""
 
     kind = "byte"
+    splits_at_spaces = True
     vocab_size = 256
     boundary_id = 10
     unk_id: int | None = None
@@ -43,6 +42,8 @@ class ByteTokenizer:
         return list(_utf8(line))
 
     def encode_text(self, text: str) -> Ids:
+        import numpy as np
+
         return np.frombuffer(_utf8(text), np.uint8).astype(np.uint16)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -88,6 +89,7 @@ class CharTokenizer:
     is not in the vocabulary (and decodes to U+FFFD), then by falling frequency."""
 
     kind = "char"
+    splits_at_spaces = True
     boundary_id = 0
     unk_id: int | None = 1
 
@@ -105,11 +107,15 @@ class CharTokenizer:
         return list(map(self._index.__getitem__, line))
 
     def encode_text(self, text: str) -> Ids:
+        import numpy as np
+
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
         return self._by_code_point[codes]
 
     @cached_property
     def _by_code_point(self) -> Ids:
+        import numpy as np
+
         table = np.full(_CODE_POINTS, self.unk_id, id_dtype(self.vocab_size))
         for char, token in self._index.items():
             table[ord(char)] = token
@@ -184,6 +190,8 @@ def count_chars(lines: Iterable[str]) -> Counter[str]:
 
 def count_chars_in_text(text: str) -> Counter[str]:
     """The same of many lines at once: an order of magnitude faster than character by character."""
+    import numpy as np
+
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     totals = np.bincount(codes)
     return Counter({chr(code): int(totals[code]) for code in np.flatnonzero(totals)})

@@ -54,7 +54,10 @@ def load_ids(key: str, dtype: type[Any]) -> tuple[Ids, Header] | None:
             size = os.fstat(file.fileno()).st_size
             if size != _HEADER_BYTES + count * np.dtype(dtype).itemsize:
                 return None
-            return _mapped(file, dtype, count), header
+            ids = _mapped(file, dtype, count)
+        with contextlib.suppress(OSError):
+            os.utime(path)  # in use
+        return ids, header
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -153,12 +156,17 @@ class IdWriter:
 def load_tokenizer(key: str) -> Tokenizer | None:
     """The tokenizer kept under ``key``; None when there is none or it is damaged."""
     try:
-        kind, _, data = (cache_folder() / f"{key}.tokenizer").read_bytes().partition(b"\n")
+        path = cache_folder() / f"{key}.tokenizer"
+        kind, _, data = path.read_bytes().partition(b"\n")
         digest, _, data = data.partition(b"\n")
         tokenizer = tokenizer_from_bytes(kind.decode(), data)
     except (OSError, ValueError, RuntimeError, ModelError):
         return None
-    return tokenizer if tokenizer.fingerprint == digest.decode("ascii", "replace") else None
+    if tokenizer.fingerprint != digest.decode("ascii", "replace"):
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return tokenizer
 
 
 def save_tokenizer(key: str, tokenizer: Tokenizer) -> None:
@@ -193,8 +201,9 @@ def _copy(source: IO[bytes], target: IO[bytes], size: int) -> None:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Unfinished files of processes that were killed, a day or more ago."""
-    for path in folder.glob(_UNFINISHED + "*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > 24 * 3600:
-                path.unlink()
+    """What was not used for a month, and unfinished files of processes killed a day ago."""
+    for pattern, days in ((f"{_UNFINISHED}*", 1), ("*.ids", 30), ("*.tokenizer", 30)):
+        for path in folder.glob(pattern):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > days * 24 * 3600:
+                    path.unlink()

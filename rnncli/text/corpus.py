@@ -183,7 +183,7 @@ def _trained(
 
 def _counted(kind: str, texts: Sequence[Text], options: TextOptions, work: _Work) -> Counter[str]:
     counts: Counter[str] = Counter()
-    chunks = _chunks(texts, range(len(texts)), options, kind)
+    chunks = _chunks(texts, range(len(texts)), options, options.cuts_lines)
     for chunk, header, _ in map_chunks(CountTask(kind, options), chunks, _workers(texts)):
         counts.update(dict(zip(header["keys"], header["counts"], strict=True)))
         work.advance(len(chunk.data))
@@ -191,16 +191,16 @@ def _counted(kind: str, texts: Sequence[Text], options: TextOptions, work: _Work
 
 
 def _lines(texts: Sequence[Text], options: TextOptions, work: _Work) -> Iterator[str]:
-    for chunk in _chunks(texts, range(len(texts)), options, "lines"):
+    for chunk in _chunks(texts, range(len(texts)), options, cut_lines=False):
         yield from options.decode(chunk).text.split("\n")[:-1]
         work.advance(len(chunk.data))
 
 
 def _chunks(
-    texts: Sequence[Text], numbers: Iterable[int], options: TextOptions, kind: str
+    texts: Sequence[Text], numbers: Iterable[int], options: TextOptions, cut_lines: bool
 ) -> Iterator[Chunk]:
     for number in numbers:
-        yield from texts[number].chunks(options, options.cuts_lines(kind), number)
+        yield from texts[number].chunks(options, cut_lines, number)
 
 
 def _workers(texts: Sequence[Text]) -> int:
@@ -225,7 +225,8 @@ def _encode(
             streams[number] = TokenStream(ids, Counts(**header["counts"]), text.sha256)
             work.advance(text.size)
     workers = _workers([texts[number] for number in keys])
-    chunks = _chunks(texts, keys, options, tokenizer.kind)
+    cut_lines = options.cuts_lines and tokenizer.splits_at_spaces
+    chunks = _chunks(texts, keys, options, cut_lines)
     results = map_chunks(EncodeTask(tokenizer, options), chunks, workers)
     for number, group in itertools.groupby(results, key=lambda result: result[0].text):
         with contextlib.closing(IdWriter(keys[number], dtype)) as writer:

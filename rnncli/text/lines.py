@@ -50,6 +50,8 @@ class Source:
                 with open(file, "rb"):
                     pass
                 return cls(file, name, file.suffix == ".gz")
+            if file in _spooled:
+                return cls(Path(_spooled[file].name), name, file.suffix == ".gz")
             with open(file, "rb") as stream:
                 return cls(_spool(file, stream, name), name, file.suffix == ".gz")
         except OSError as error:

@@ -95,6 +95,8 @@ class _Worker:
                 write_frame(process.stdin, header, chunk.data)
                 header, payload = read_frame(process.stdout)
             except (OSError, EOFError, ValueError):
+                if self._process is None:  # stopped by map_chunks: nobody waits for the result
+                    raise
                 self.stop()
             else:
                 if "error" in header:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import codecs
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from rnncli.config import TokenizerConfig
 from rnncli.errors import DataError, UsageError
+
+# numpy is imported where arrays are made: a filter that starts for one line does without.
+if TYPE_CHECKING:
+    from typing import Any
+
+    import numpy as np
+    import numpy.typing as npt
 
 UNKNOWN = "<unk>"
 LINE_END = "</s>"
 SPACE_MARK = "\u2581"  # how sentencepiece prints a space; the other kinds follow it
 
-Ids = npt.NDArray[np.unsignedinteger[Any]]
+Ids: TypeAlias = "npt.NDArray[np.unsignedinteger[Any]]"
 
 
 class StreamDecoder(Protocol):
@@ -46,6 +50,11 @@ class Tokenizer(Protocol):
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hexadecimal) of the kind and ``to_bytes()``."""
+        ...
+
+    @property
+    def splits_at_spaces(self) -> bool:
+        """Whether a text cut before a space encodes to the same tokens as in one."""
         ...
 
     def encode(self, line: str) -> list[int]:
@@ -96,10 +105,13 @@ def fingerprint(kind: str, data: bytes) -> str:
 
 def id_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
     """The smaller of uint16 and uint32 that holds every id."""
+    import numpy as np
+
     return np.uint16 if vocab_size <= 1 << 16 else np.uint32
 
 
 def check_ids(ids: Iterable[int], vocab_size: int) -> None:
+    """Raises DataError for an id outside 0 to ``vocab_size - 1``."""
     for token in ids:
         if not 0 <= token < vocab_size:
             raise DataError(f"token id {token} is outside the vocabulary, 0 to {vocab_size - 1}")

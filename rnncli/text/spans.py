@@ -4,6 +4,7 @@ held-out part."""
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -119,13 +120,23 @@ def _place_in_line(source: Source, fraction: float) -> int | None:
     """Where to cut the only line of ``source``: after the last white space before its last
     ``fraction`` where one is near, else between two characters; None if a part would be blank."""
     with source.open() as stream:
-        line = stream.read().removesuffix(b"\n")
-    place = len(line) - max(1, int(len(line) * fraction))
-    near = max(line.rfind(space, max(0, place - _NEAR), place) for space in (b" ", b"\t"))
-    if near >= 0 and line[: near + 1].strip():
-        place = near + 1
-    while place > 0 and line[place] & 0xC0 == 0x80:  # inside a UTF-8 character
-        place -= 1
-    if not line[:place].removeprefix(BOM).strip() or not line[place:].strip():
-        return None
-    return place
+        size = stream.seek(0, io.SEEK_END)
+        if size:
+            stream.seek(size - 1)
+            size -= stream.read(1) == b"\n"
+        if size < 2:
+            return None
+        place = size - max(1, int(size * fraction))
+        start = max(0, place - _NEAR)
+        stream.seek(start)
+        before, after = stream.read(place - start), stream.read(min(_NEAR, size - place))
+    space = max(before.rfind(space) for space in (b" ", b"\t")) + 1
+    if before[:space].strip():
+        cut = space
+    else:
+        cut = len(before)
+        window = before + after
+        while cut > 0 and window[cut] & 0xC0 == 0x80:  # inside a UTF-8 character
+            cut -= 1
+    head, tail = before[:cut].removeprefix(BOM), before[cut:] + after
+    return start + cut if head.strip() and tail.strip() else None

@@ -38,13 +38,10 @@ class TextOptions:
     byte_exact: bool = False
     on_bad_input: str = "replace"
 
-    def cuts_lines(self, kind: str) -> bool:
-        """Whether a tokenizer of this kind may see a line in parts."""
-        return (
-            kind in ("byte", "char", "word")
-            and not self.strip_lines
-            and self.on_bad_input != "empty"
-        )
+    @property
+    def cuts_lines(self) -> bool:
+        """Whether a line may be read in parts."""
+        return not self.strip_lines and self.on_bad_input != "empty"
 
     def decode(self, chunk: Chunk) -> DecodedChunk:
         """Raises DataError for bad UTF-8 if ``on_bad_input`` is ``error``."""

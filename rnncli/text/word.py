@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
-import numpy as np
-
 from rnncli.config import TokenizerConfig
 from rnncli.errors import ModelError
 from rnncli.text.protocol import (
@@ -30,6 +28,7 @@ class WordTokenizer:
     end of a line ends a line."""
 
     kind = "word"
+    splits_at_spaces = True
     boundary_id = 0
     unk_id: int | None = 1
 
@@ -48,6 +47,8 @@ class WordTokenizer:
         return [find(word, 1) for word in line.split()]
 
     def encode_text(self, text: str) -> Ids:
+        import numpy as np
+
         find = self._index.get
         lines = text.split("\n")
         tokens: list[int] = []
