@@ -253,7 +253,9 @@ class TrainingConfig:
     ``batch_size`` parallel streams cut in pieces of ``bptt`` tokens (truncated BPTT), the state
     handed on; reset: every line is a sequence of its own, in pieces of ``bptt`` with the state
     handed on within the line, or whole (full BPTT) with ``bptt`` 0. ``bptt_variable`` draws each
-    length near ``bptt`` and scales the learning rate with it (Merity 2017)."""
+    length near ``bptt`` and scales the learning rate with it (Merity 2017). ``sampled_softmax``
+    words are drawn for the training loss instead of the whole vocabulary (0: never), during the
+    first ``sampled_fraction`` of the run; validation always uses the whole."""
 
     epochs: int = 10
     max_steps: int = 0
@@ -262,6 +264,8 @@ class TrainingConfig:
     bptt: int = 64
     bptt_variable: bool = False
     state: str = "carried"
+    sampled_softmax: int = 0
+    sampled_fraction: float = 0.85
     valid_every_steps: int = 0
     patience: int = 0
     save_every_seconds: float = 60.0
@@ -277,8 +281,9 @@ class TrainingConfig:
         _choice("training", "engine", self.engine, ENGINES)
         _range("training", "batch_size", self.batch_size, 1)
         _range("training", "bptt", self.bptt, 0 if self.state == "reset" else 1)
-        for name in ("epochs", "max_steps", "max_seconds", "valid_every_steps", "patience",
-                     "save_every_seconds", "threads"):  # fmt: skip
+        _range("training", "sampled_fraction", self.sampled_fraction, 0.0, 1.0)
+        for name in ("epochs", "max_steps", "max_seconds", "sampled_softmax",
+                     "valid_every_steps", "patience", "save_every_seconds", "threads"):  # fmt: skip
             _range("training", name, getattr(self, name), 0)
 
 
@@ -305,6 +310,11 @@ class Config:
             raise UsageError(
                 "schedule.name: cosine needs an end; set training.epochs, training.max_steps "
                 "or training.max_seconds"
+            )
+        if self.training.sampled_softmax and self.model.output == "adaptive":
+            raise UsageError(
+                "training.sampled_softmax: the adaptive softmax is not sampled; "
+                "use model.output = 'softmax' or sampled_softmax = 0"
             )
 
     # -- to and from plain values ------------------------------------------------------------

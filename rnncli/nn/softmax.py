@@ -43,7 +43,9 @@ class _SoftmaxLoss(torch.autograd.Function):
             p = torch.softmax(logits, 1)
             nats[part] = _nats(logits, p, columns)
             minus = torch.full_like(columns, -1, dtype=dtype)
-            torch.mul(p.scatter_add_(1, columns, minus), scale[part].unsqueeze(1), out=dlogits[part])
+            torch.mul(
+                p.scatter_add_(1, columns, minus), scale[part].unsqueeze(1), out=dlogits[part]
+            )
         needs_h, needs_w, needs_b = ctx.needs_input_grad[:3]
         dh = (dlogits @ W).to(h.dtype) if needs_h else None
         dW = (dlogits.t() @ operand).to(weight.dtype) if needs_w else None
@@ -81,6 +83,12 @@ class Softmax(nn.Module):
             with torch.no_grad():
                 self.W_hy.uniform_(-bound, bound)
 
+    def start_from(self, counts: Tensor) -> None:
+        """Make the untrained layer predict how often each token occurs: counts (V,)."""
+        smoothed = counts.to(torch.float64) + 0.1
+        with torch.no_grad():
+            self.b.copy_(torch.log(smoothed / smoothed.sum()))
+
     def loss(
         self,
         h: Tensor,
@@ -115,7 +123,9 @@ class Softmax(nn.Module):
         """-log p of each target (N,), computed in chunks; h: (N, H)."""
         rows = max(16, CHUNK_BYTES // (4 * len(self.b)))
         parts = [
-            F.cross_entropy(self.logits(h[s : s + rows], tied), targets[s : s + rows], reduction="none")
+            F.cross_entropy(
+                self.logits(h[s : s + rows], tied), targets[s : s + rows], reduction="none"
+            )
             for s in range(0, len(h), rows)
         ]
         return torch.cat(parts)
@@ -129,9 +139,9 @@ class SampledVocabulary:
     Bengio and Senecal 2003; Jean et al. 2015); the target itself always counts once.
     """
 
-    def __init__(self, counts: Tensor, size: int) -> None:
+    def __init__(self, counts: Tensor, size: int, device: torch.device) -> None:
         """counts: (V,) how often each token occurs in the training text."""
-        frequency = counts.to(torch.float64).clamp_min(0.1)
+        frequency = counts.to(device, torch.float64).clamp_min(0.1)
         self.p = frequency / frequency.sum()
         self.q = (self.p**0.75) / (self.p**0.75).sum()
         self.size = size
@@ -140,7 +150,7 @@ class SampledVocabulary:
     def candidates(self, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """targets: (N,) -> candidate ids (C,), the targets' places among them (N,), shift (C,)."""
         drawn = torch.multinomial(self.q, self.size, replacement=True)
-        chosen = torch.zeros(self.vocab_size, dtype=torch.bool)
+        chosen = torch.zeros(self.vocab_size, dtype=torch.bool, device=self.q.device)
         chosen[drawn] = True
         chosen[targets] = True
         ids = chosen.nonzero().squeeze(1)
@@ -162,6 +172,9 @@ class AdaptiveSoftmax(nn.Module):
             input_size, vocab_size, sorted(set(cutoffs)) or [1], div_value=4.0, head_bias=True
         )
 
+    def start_from(self, counts: Tensor) -> None:
+        """Nothing: frequencies are spread over head and clusters."""
+
     def loss(
         self,
         h: Tensor,
@@ -175,8 +188,8 @@ class AdaptiveSoftmax(nn.Module):
 
     def logits(self, h: Tensor, tied: Tensor | None) -> Tensor:
         """Log-probabilities, which are logits too. h: (..., H) -> (..., V)."""
-        flat: Tensor = self.inner.log_prob(h.reshape(-1, h.shape[-1]).float())
+        flat: Tensor = self.inner.log_prob(h.reshape(-1, h.shape[-1]).to(self.inner.head.weight.dtype))
         return flat.view(*h.shape[:-1], -1)
 
     def nats(self, h: Tensor, targets: Tensor, tied: Tensor | None) -> Tensor:
-        return -self.inner(h.float(), targets).output
+        return -self.inner(h.to(self.inner.head.weight.dtype), targets).output

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ def run_vendor(
     # oneDNN packs the weights anew in every call: a loss for single steps and single rows.
     small = x.device.type == "cpu" and (x.shape[0] == 1 or x.shape[1] == 1)
     VF: Any = torch._VF  # type: ignore[attr-defined]
-    with torch.backends.mkldnn.flags(enabled=False) if small else nullcontext():  # type: ignore[no-untyped-call]
+    with _without_onednn() if small else nullcontext():
         if isinstance(cell, LSTM):
             y, h, c = VF.lstm(x, tuple(parts), flat, *options)
             last: tuple[Tensor, ...] = (h, c)
@@ -50,3 +50,13 @@ def run_vendor(
             y, h = kernel(x, parts[0], flat, *options)
             last = (h,)
     return y, tuple(s.squeeze(0).to(like) for s in last)
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)

@@ -1,0 +1,209 @@
+"""What a user sees of a training run: a live panel on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from rnncli.cli.console import is_terminal, note
+from rnncli.training.events import (
+    EvalReport,
+    Event,
+    Finished,
+    Sample,
+    Skipped,
+    Started,
+    StepReport,
+)
+
+if TYPE_CHECKING:
+    from rich.panel import Panel
+
+PLAIN_SECONDS = 10.0
+CURVE = "▁▂▃▄▅▆▇█"
+
+
+class View(Protocol):
+    def show(self, event: Event) -> None: ...
+    def close(self) -> None: ...
+
+
+def show(events: Iterable[Event]) -> None:
+    """Render every event of a run on stderr, to its end."""
+    view: View = LivePanel() if is_terminal(sys.stderr) else PlainLines()
+    try:
+        for event in events:
+            view.show(event)
+    finally:
+        view.close()
+
+
+class PlainLines:
+    """One line at the start, every ten seconds, at every validation and at the end."""
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def show(self, event: Event) -> None:
+        if isinstance(event, Started):
+            for text in opening(event):
+                note(text)
+        elif isinstance(event, StepReport) and event.seconds - self._last >= PLAIN_SECONDS:
+            self._last = event.seconds
+            note(step_line(event))
+        elif isinstance(event, EvalReport):
+            note(eval_line(event))
+        elif isinstance(event, Skipped):
+            note(f"step {event.step}: skipped, {event.reason} ({event.batch})")
+        elif isinstance(event, Finished):
+            note(finish_line(event))
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+class LivePanel:
+    """Loss so far with a small curve, speed, time left, the last validation, a fresh sample."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console(stderr=True)
+        self._live = Live(console=self._console, refresh_per_second=4, transient=False)
+        self._losses: deque[float] = deque(maxlen=4000)
+        self._step: StepReport | None = None
+        self._valid: EvalReport | None = None
+        self._sample = ""
+        self._started = False
+
+    def show(self, event: Event) -> None:
+        from rich.text import Text
+
+        if isinstance(event, Started):
+            for text in opening(event):
+                self._console.print(Text(text, style="dim"))
+            self._live.start()
+            self._started = True
+        elif isinstance(event, StepReport):
+            self._step = event
+            self._losses.append(event.nats)
+        elif isinstance(event, EvalReport):
+            self._valid = event
+        elif isinstance(event, Sample):
+            self._sample = event.text
+        elif isinstance(event, Skipped):
+            self._console.print(Text(f"step {event.step}: skipped, {event.reason}", style="red"))
+        elif isinstance(event, Finished):
+            self._live.update(self._panel(), refresh=True)
+            self.close()
+            self._console.print(Text(finish_line(event), style="bold"))
+            return
+        if self._started:
+            self._live.update(self._panel())
+
+    def close(self) -> None:
+        if self._started:
+            self._live.stop()
+            self._started = False
+
+    def _panel(self) -> Panel:
+        from rich.console import Group
+        from rich.panel import Panel
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="bold")
+        grid.add_column()
+        step = self._step
+        if step is None:
+            return Panel(Text("starting ..."), title="rnncli train", title_align="left")
+        sampled = " (sampled softmax)" if step.sampled else ""
+        grid.add_row("train", f"{step.nats:.4f} nats a token, perplexity {ppl(step.nats)}{sampled}")
+        grid.add_row("", Text(curve(self._losses, 48), style="cyan"))
+        if self._valid is not None:
+            best = ", the best so far" if self._valid.best else ""
+            grid.add_row(
+                "valid",
+                f"{self._valid.score:.4f} nats, perplexity {ppl(self._valid.score)} "
+                f"at step {self._valid.step:,}{best}",
+            )
+        grid.add_row("speed", f"{step.tokens_per_second:,.0f} tokens/s, lr {step.lr:.2e}")
+        left = step.seconds * (1 - step.progress) / max(1e-6, step.progress)
+        grid.add_row(
+            "time", f"{clock(step.seconds)} gone, {clock(left)} left; step {step.step:,}, "
+            f"epoch {step.epoch:.2f}"
+        )  # fmt: skip
+        bar = ProgressBar(total=1.0, completed=step.progress, width=50)
+        sample = Text(self._sample.strip() or "...", style="italic")
+        return Panel(
+            Group(grid, bar, Text(""), sample), title="rnncli train", title_align="left", width=78
+        )
+
+
+def opening(event: Started) -> list[str]:
+    """What is about to happen, in a few lines."""
+    model = event.config.model
+    lines = [*event.notes]
+    lines.append(
+        f"model: {model.layers} x {model.hidden_size} {model.cell}, {event.parameters:,} "
+        f"parameters; text: {event.train_tokens:,} training and {event.valid_tokens:,} "
+        f"validation tokens ({event.config.tokenizer.kind}); {event.machine}"
+    )
+    if event.resumed_step:
+        lines.append(f"going on after step {event.resumed_step:,}")
+    return lines
+
+
+def step_line(event: StepReport) -> str:
+    sampled = " (sampled)" if event.sampled else ""
+    return (
+        f"step {event.step} epoch {event.epoch:.2f} train {event.nats:.4f} nats ppl "
+        f"{ppl(event.nats)}{sampled} lr {event.lr:.2e} {event.tokens_per_second:,.0f} tokens/s "
+        f"{clock(event.seconds)} ({100 * event.progress:.0f} %)"
+    )
+
+
+def eval_line(event: EvalReport) -> str:
+    return (
+        f"step {event.step} epoch {event.epoch:.2f} valid {event.score:.4f} nats ppl "
+        f"{ppl(event.score)}{' averaged' if event.averaged else ''}{' best' if event.best else ''}"
+    )
+
+
+def finish_line(event: Finished) -> str:
+    best = "no validation text"
+    if math.isfinite(event.best_score):
+        best = f"best validation {event.best_score:.4f} nats, perplexity {ppl(event.best_score)}"
+    return f"done after {event.step:,} steps, {clock(event.seconds)} ({event.reason}); {best}"
+
+
+def ppl(nats: float) -> str:
+    return f"{math.exp(min(nats, 50.0)):.2f}"
+
+
+def clock(seconds: float) -> str:
+    """ "1:02:03" or "2:03"."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def curve(values: Iterable[float], width: int) -> str:
+    """A line of blocks, each the mean of its share of ``values``."""
+    points = list(values)
+    if not points:
+        return ""
+    width = min(width, len(points))
+    means = []
+    for k in range(width):
+        part = points[k * len(points) // width : (k + 1) * len(points) // width]
+        means.append(sum(part) / len(part))
+    low, high = min(means), max(means)
+    span = (high - low) or 1.0
+    return "".join(CURVE[round((m - low) / span * (len(CURVE) - 1))] for m in means)

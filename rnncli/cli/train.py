@@ -1,0 +1,220 @@
+"""``rnncli train``: from text files to a model, with a live panel or plain lines."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from rnncli.cli.console import note
+from rnncli.config import Config, parse_assignment
+from rnncli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+EXAMPLES = """
+rnncli train book.txt --out run --max-time 20s
+rnncli train book.txt --out run --cell gru --layers 1 --hidden-size 64 --max-steps 20
+rnncli train book.txt --valid valid.txt --out run --tokenizer word --tied --max-steps 20
+rnncli train book.txt --out run --preset char-rnn --max-steps 20 --set training.batch_size=4
+rnncli train book.txt --out run --dry-run
+"""
+
+
+def _option(help_text: str, *names: str, **more: Any) -> Any:
+    return Option(*names, help=help_text, show_default=False, **more)
+
+
+def train(
+    corpus: Annotated[
+        list[str] | None,
+        Argument(
+            metavar="[CORPUS]...",
+            help="Training text: files, .gz files, or - for standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path | None, _option("Folder for the run.", "--out", "-o")] = None,
+    task: Annotated[str | None, _option("What to learn: lm.")] = None,
+    valid: Annotated[
+        str | None, _option("Validation text; else the last 5 % of the lines.")
+    ] = None,
+    weights: Annotated[
+        str | None, _option("How often each file is read an epoch: 2,1,0.5.")
+    ] = None,
+    strip_lines: Annotated[
+        bool | None, _option("Drop white space around lines.", "--strip-lines/--no-strip-lines")
+    ] = None,
+    cell: Annotated[str | None, _option("elman, lstm, gru or gru-cho2014.")] = None,
+    layers: Annotated[int | None, _option("Recurrent layers.")] = None,
+    hidden_size: Annotated[int | None, _option("Units a layer.")] = None,
+    embedding_size: Annotated[int | None, _option("Size of the input vectors.")] = None,
+    dropout: Annotated[float | None, _option("Rate between layers, of input and output.")] = None,
+    tied: Annotated[bool | None, _option("Output matrix = embedding.", "--tied/--no-tied")] = None,
+    tokenizer: Annotated[str | None, _option("byte, char, word, bpe or unigram.")] = None,
+    vocab_size: Annotated[int | None, _option("Most tokens in the vocabulary.")] = None,
+    min_count: Annotated[int | None, _option("Rarer words and characters are <unk>.")] = None,
+    tokenizer_model: Annotated[str | None, _option("A sentencepiece .model to use.")] = None,
+    epochs: Annotated[int | None, _option("Passes over the text.")] = None,
+    max_steps: Annotated[int | None, _option("Updates.")] = None,
+    max_time: Annotated[str | None, _option("Wall-clock time: 90s, 10m, 1h30m.")] = None,
+    batch_size: Annotated[int | None, _option("Parallel streams, or lines.")] = None,
+    bptt: Annotated[int | None, _option("Steps that gradients flow back.")] = None,
+    optimizer: Annotated[str | None, _option("sgd, adam, adamw, rmsprop or adagrad.")] = None,
+    lr: Annotated[float | None, _option("Learning rate.")] = None,
+    clip_norm: Annotated[float | None, _option("Largest gradient norm; 0: any.")] = None,
+    seed: Annotated[int | None, _option("Seed of everything random.")] = None,
+    threads: Annotated[int | None, _option("Processor threads; 0: all cores.")] = None,
+    device: Annotated[str | None, _option("auto, cpu or cuda.")] = None,
+    precision: Annotated[str | None, _option("auto, float32 or bfloat16 products.")] = None,
+    engine: Annotated[str | None, _option("auto, reference, deferred, closed or vendor.")] = None,
+    preset: Annotated[str | None, _option("A zoo entry; see rnncli zoo.")] = None,
+    config: Annotated[Path | None, _option("A TOML configuration.")] = None,
+    settings: Annotated[
+        list[str] | None, _option("section.key=value; repeatable.", "--set")
+    ] = None,
+    resume: Annotated[bool, _option("Go on with the run in --out.", "--resume")] = False,
+    overwrite: Annotated[bool, _option("Replace the run in --out.", "--overwrite")] = False,
+    dry_run: Annotated[
+        bool, _option("Print what would be trained and what it needs.", "--dry-run")
+    ] = False,
+) -> None:
+    """Train a model on text files.
+
+    What is not given is chosen from the size of the text and the time there is; the choices and
+    their reasons are printed. The folder then holds model.safetensors (the best model),
+    training.safetensors (to go on from), config.toml and metrics.jsonl.
+    """
+    if out is None:
+        raise UsageError("--out: missing; give the folder for the run, as in --out run")
+    fixed: dict[str, Any] = {
+        "task": task,
+        "seed": seed,
+        "data.valid": None if valid is None else _absolute(valid),
+        "data.weights": None if weights is None else _numbers(weights),
+        "data.strip_lines": strip_lines,
+        "tokenizer.kind": tokenizer,
+        "tokenizer.vocab_size": vocab_size,
+        "tokenizer.min_count": min_count,
+        "tokenizer.model": None if tokenizer_model is None else _absolute(tokenizer_model),
+        "model.cell": cell,
+        "model.layers": layers,
+        "model.hidden_size": hidden_size,
+        "model.embedding_size": embedding_size,
+        "model.tied": tied,
+        "regularization.dropout": dropout,
+        "training.epochs": epochs,
+        "training.max_steps": max_steps,
+        "training.max_seconds": None if max_time is None else parse_time(max_time),
+        "training.batch_size": batch_size,
+        "training.bptt": bptt,
+        "training.threads": threads,
+        "training.device": device,
+        "training.precision": precision,
+        "training.engine": engine,
+        "optimizer.name": optimizer,
+        "optimizer.lr": lr,
+        "optimizer.clip_norm": clip_norm,
+    }
+    fixed = {name: value for name, value in fixed.items() if value is not None}
+    if tokenizer_model is not None:
+        fixed.setdefault("tokenizer.kind", "bpe")
+    fixed |= dict(parse_assignment(text) for text in settings or ())
+    if corpus:
+        fixed["data.train"] = [_absolute(path) for path in corpus]
+
+    from rnncli.cli.panel import show
+    from rnncli.training.loop import train as run
+
+    notes: list[str] = []
+    if resume:
+        settled = _resumed(out, fixed, preset, config)
+    else:
+        settled, notes = _settle(fixed, preset, config)
+    if dry_run:
+        from rnncli.cli.console import print_table
+        from rnncli.training.plan import plan
+
+        print_table(plan(settled), title=str(out))
+        for text in notes:
+            note(text)
+        return
+    show(run(settled, out, resume=resume, overwrite=overwrite, notes=tuple(notes)))
+
+
+def _settle(
+    fixed: Mapping[str, Any], preset: str | None, config: Path | None
+) -> tuple[Config, list[str]]:
+    """The configuration: a preset or file, or chosen from the text; then what was given."""
+    from rnncli.config import DataConfig, load_toml
+
+    if preset is not None and config is not None:
+        raise UsageError("--preset and --config: give one of them")
+    if preset is not None:
+        from rnncli.zoo import load_entry
+
+        base = load_entry(preset).config.with_values(fixed)
+        if not base.data.train:
+            raise UsageError("no training text; give at least one file, or - for standard input")
+        return base, []
+    if config is not None:
+        return Config.from_dict(load_toml(config)).with_values(fixed), []
+    if not fixed.get("data.train"):
+        raise UsageError("no training text; give at least one file, or - for standard input")
+    Config().with_values(fixed)  # complain about wrong values before looking at the text
+    from rnncli.training.defaults import choose
+
+    values, reasons = choose(DataConfig(train=tuple(fixed["data.train"])), fixed)
+    return Config().with_values({**values, **fixed}), reasons
+
+
+def _resumed(
+    out: Path, fixed: Mapping[str, Any], preset: str | None, config: Path | None
+) -> Config:
+    """The configuration of the run in ``out``; limits and threads may be changed."""
+    from rnncli.training.run_folder import read_run_config
+
+    if preset is not None or config is not None:
+        raise UsageError(
+            "--resume goes on with the run's own configuration; drop --preset/--config"
+        )
+    saved = read_run_config(out)
+    changed = saved.with_values(fixed)
+    free = ("training.epochs", "training.max_steps", "training.max_seconds", "training.patience",
+            "training.threads", "training.save_every_seconds", "data.train")  # fmt: skip
+    for name, value in fixed.items():
+        section, _, key = name.rpartition(".")
+        before = getattr(getattr(saved, section) if section else saved, key)
+        after = getattr(getattr(changed, section) if section else changed, key)
+        if before != after and name not in free:
+            raise UsageError(
+                f"--resume cannot change {name} ({before!r} in {out}, {value!r} given); "
+                "start a new run with another --out"
+            )
+    return changed
+
+
+def parse_time(text: str) -> float:
+    """ "90", "90s", "10m", "1h30m" -> seconds."""
+    match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", text.strip())
+    try:
+        if match and any(match.groups()):
+            h, m, s = (float(part or 0) for part in match.groups())
+            return 3600 * h + 60 * m + s
+    except ValueError:
+        pass
+    raise UsageError(f"--max-time {text!r}: expected a time such as 90s, 10m or 1h30m")
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--weights {text!r}: expected numbers with commas, as in 2,1") from None
+
+
+def _absolute(path: str) -> str:
+    return path if path == "-" else str(Path(path).resolve())

@@ -1,0 +1,105 @@
+"""What the training loop yields. Each event is plain values, ready for a panel or a log."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from rnncli.config import Config
+
+
+@dataclass(frozen=True)
+class Started:
+    """Before the first step, or before going on after ``resumed_step`` steps."""
+
+    config: Config
+    parameters: int
+    train_tokens: int
+    valid_tokens: int
+    steps_an_epoch: int
+    total_steps: int  # 0 when time alone ends the run
+    engine: str
+    machine: str
+    resumed_step: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """The steps since the last report. ``nats`` is the mean a token over them; ``sampled`` says that
+    it is the estimate of a sampled softmax."""
+
+    step: int
+    epoch: float
+    nats: float
+    tokens: int
+    tokens_per_second: float
+    lr: float
+    gradient_norm: float
+    seconds: float
+    progress: float
+    sampled: bool
+    skipped_steps: int
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """A validation. ``score`` is what training minimises: nats a token on the validation text."""
+
+    step: int
+    epoch: float
+    score: float
+    tokens: int
+    seconds: float
+    best: bool
+    averaged: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text sampled from the model as it is."""
+
+    step: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Files written: the state to go on from, and the model when it is the best so far."""
+
+    step: int
+    best: bool
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A step whose loss or gradient was not finite: the weights were left alone."""
+
+    step: int
+    epoch: float
+    batch: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Why the run ended, and the best validation score (nan without validation text)."""
+
+    step: int
+    epoch: float
+    reason: str
+    best_score: float
+    seconds: float
+    weights_sha256: str
+
+
+Event = Started | StepReport | EvalReport | Sample | Saved | Skipped | Finished
+
+
+def record(event: Event) -> dict[str, Any]:
+    """The event as one JSON object, with its kind under ``event``."""
+    values = {
+        f.name: getattr(event, f.name) for f in dataclasses.fields(event) if f.name != "config"
+    }
+    return {"event": type(event).__name__, **values}

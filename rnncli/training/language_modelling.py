@@ -1,0 +1,237 @@
+"""The language-modelling task as the training loop sees it: pieces, their losses, validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rnncli.config import Config
+from rnncli.errors import DataError
+from rnncli.evaluation.language_model import line_nats, stream_nats
+from rnncli.models.language_model import LanguageModel
+from rnncli.nn.softmax import SampledVocabulary
+from rnncli.nn.stack import Run
+from rnncli.nn.state import State
+from rnncli.runtime import Runtime
+from rnncli.text.batching import LineBatches, LineEpoch, Stream, weighted_parts
+from rnncli.text.corpus import Corpus
+from rnncli.text.tokenizers import Tokenizer
+
+VALID_COLUMN_TOKENS = 2000
+"""Validation runs in as many parallel streams (at most 32) as leave each this long."""
+
+SAMPLE_TOKENS = 60
+
+
+@dataclass(frozen=True)
+class Loss:
+    """``objective`` is what is differentiated: mean nats a token plus penalties. ``nats``: that
+    mean alone. ``lr_scale`` belongs to a piece of unusual length."""
+
+    objective: Tensor
+    nats: float
+    tokens: int
+    lr_scale: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """``nats`` are summed over ``tokens``."""
+
+    nats: float
+    tokens: int
+
+
+class Task(Protocol):
+    """What a task gives the loop. Epochs are cut into ``pieces``, numbered from 0."""
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    pieces: int
+    train_tokens: int
+    valid_tokens: int
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Lay out ``pieces`` anew; the same for the same seed and epoch."""
+        ...
+
+    def loss(self, piece: int, sampled: bool) -> Loss:
+        """Run one piece; what it hands on to the next is kept until ``accept``."""
+        ...
+
+    def accept(self, *, carry: bool) -> None:
+        """After the step: hand the state on, or (``carry`` false) start the next piece afresh."""
+        ...
+
+    def describe(self, piece: int) -> str: ...
+    def validate(self) -> Validation | None: ...
+    def sample(self) -> str: ...
+    def tensors(self) -> dict[str, Tensor]: ...
+    def restore(self, tensors: dict[str, Tensor]) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Predictions ``start`` to ``stop`` of the stream, or of line batch ``batch``."""
+
+    batch: int
+    start: int
+    stop: int
+
+
+class LanguageModelling:
+    """``Task`` for a language model. State is carried along the stream, or reset for every line."""
+
+    def __init__(self, config: Config, corpus: Corpus, runtime: Runtime) -> None:
+        self.config, self.corpus, self.runtime = config, corpus, runtime
+        self.tokenizer: Tokenizer = corpus.tokenizer
+        self.train_tokens = sum(len(stream.ids) for stream in corpus.train)
+        self.valid_tokens = len(corpus.valid.ids) if corpus.valid is not None else 0
+        self.model = LanguageModel(config.model, self.tokenizer.vocab_size)
+        self.model.stack.require_engine(config.training.engine)
+        counts = self._token_counts()
+        self.model.output.start_from(counts)
+        self.model.to(runtime.device)
+        self.run_as = Run(config.training.engine, runtime.dtype)
+        self.sampling: SampledVocabulary | None = None
+        if config.training.sampled_softmax and self.tokenizer.vocab_size > 2:
+            self.sampling = SampledVocabulary(
+                counts, config.training.sampled_softmax, runtime.device
+            )
+        self.batch_size = min(config.training.batch_size, max(1, self.train_tokens // 2))
+        self.pieces = 0
+        self._layout: list[_Piece] = []
+        self._stream: Stream | None = None
+        self._lines: LineEpoch | None = None
+        self._state: State | None = None
+        self._next: State | None = None
+
+    def _token_counts(self) -> Tensor:
+        """(V,): how often each token occurs in the training text."""
+        size = self.tokenizer.vocab_size
+        counts = np.zeros(size, np.int64)
+        for stream in self.corpus.train:
+            for start in range(0, len(stream.ids), 1 << 24):
+                counts += np.bincount(stream.ids[start : start + (1 << 24)], minlength=size)
+        return torch.from_numpy(counts)
+
+    # -- pieces ------------------------------------------------------------------------------
+
+    def begin_epoch(self, epoch: int) -> None:
+        training = self.config.training
+        rng = np.random.default_rng([self.config.seed, epoch])
+        parts = weighted_parts(self.corpus.train, self.config.data.weights, epoch, rng)
+        self._state = None
+        if training.state == "carried":
+            self._stream = Stream(parts, self.batch_size, self.tokenizer.boundary_id)
+            cuts = self._cuts(self._stream.length, rng)
+            self._layout = [_Piece(0, a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+        else:
+            source = LineBatches(parts, self.batch_size, self.tokenizer.boundary_id)
+            self._lines = source.epoch(rng)
+            self._layout = []
+            for batch in range(len(self._lines)):
+                length = int(source.lengths[self._lines.lines(batch)].max())
+                cuts = self._cuts(length, rng)
+                self._layout += [_Piece(batch, a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+        self.pieces = len(self._layout)
+        if not self.pieces:
+            raise DataError("data.weights leave nothing to train on; raise them")
+
+    def _cuts(self, length: int, rng: np.random.Generator) -> list[int]:
+        """Where pieces begin in ``length`` predictions, and the end."""
+        bptt = self.config.training.bptt
+        if bptt == 0:
+            return [0, length]
+        if not self.config.training.bptt_variable:
+            return [*range(0, length, bptt), length]
+        cuts = [0]
+        while cuts[-1] < length:  # Merity et al. 2017, sec. 4.1
+            base = bptt if rng.random() < 0.95 else bptt / 2
+            cuts.append(cuts[-1] + max(5, int(rng.normal(base, 5))))
+        return [*cuts[:-1], length]
+
+    def loss(self, piece: int, sampled: bool) -> Loss:
+        inputs, targets, mask = self._batch(self._layout[piece])
+        state = self._state
+        if state is None:
+            state = self.model.start(None, inputs.shape[1])
+        self.model.train()
+        nats, penalty, after = self.model.training_loss(
+            inputs, targets, state, mask, self.run_as, self.config.regularization,
+            self.sampling if sampled else None,
+        )  # fmt: skip
+        self._next = after.detach()
+        tokens = targets.numel() if mask is None else int(mask.sum())
+        scale = 1.0
+        if self.config.training.bptt_variable:
+            scale = len(targets) / self.config.training.bptt
+        return Loss(nats + penalty, float(nats.detach()), tokens, scale)
+
+    def _batch(self, piece: _Piece) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Inputs, targets and mask, each (T, B), on the device."""
+        if self._stream is not None:
+            arrays = self._stream.window(piece.start, piece.stop)
+            inputs, targets = (torch.from_numpy(a).to(self.runtime.device) for a in arrays)
+            return inputs, targets, None
+        assert self._lines is not None
+        if piece.start == 0:
+            self._state = None
+        cut = slice(piece.start, piece.stop)
+        arrays = tuple(a[cut] for a in self._lines.batch(piece.batch))
+        inputs, targets, mask = (torch.from_numpy(a).to(self.runtime.device) for a in arrays)
+        return inputs, targets, mask
+
+    def accept(self, *, carry: bool) -> None:
+        self._state, self._next = (self._next if carry else None), None
+
+    def describe(self, piece: int) -> str:
+        where = self._layout[piece]
+        unit = "tokens" if self._lines is None else f"line batch {where.batch}, tokens"
+        return f"{unit} {where.start} to {where.stop} of {self.batch_size} streams"
+
+    # -- validation --------------------------------------------------------------------------
+
+    def validate(self) -> Validation | None:
+        if self.corpus.valid is None:
+            return None
+        ids, boundary = self.corpus.valid.ids, self.tokenizer.boundary_id
+        if self.config.training.state == "reset":
+            scored = line_nats(self.model, ids, boundary, run_as=self.run_as)
+        else:
+            columns = max(1, min(32, len(ids) // VALID_COLUMN_TOKENS))
+            scored = stream_nats(self.model, ids, boundary, columns=columns, run_as=self.run_as)
+        return Validation(scored.nats, scored.tokens)
+
+    def sample(self) -> str:
+        generator = torch.Generator().manual_seed(self.config.seed)
+        self.model.eval()
+        with torch.inference_mode():
+            state = self.model.start(None, 1)
+            token = self.tokenizer.boundary_id
+            ids: list[int] = []
+            for _ in range(SAMPLE_TOKENS):
+                where = torch.tensor([token], device=self.runtime.device)
+                logits, state = self.model.step(where, state)
+                p = torch.softmax(logits[0].float().cpu() / 0.8, 0)
+                token = int(torch.multinomial(p, 1, generator=generator))
+                ids.append(token)
+        return self.tokenizer.decode(ids)
+
+    # -- what a run needs to go on -----------------------------------------------------------
+
+    def tensors(self) -> dict[str, Tensor]:
+        if self._state is None:
+            return {}
+        return {f"{k}": part for k, part in enumerate(self._state.tensors())}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        if not tensors:
+            return
+        parts = iter(tensors[f"{k}"].to(self.runtime.device) for k in range(len(tensors)))
+        like = self.model.start(None, 1)
+        self._state = State(tuple(tuple(next(parts) for _ in layer) for layer in like.layers))

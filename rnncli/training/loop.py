@@ -1,0 +1,356 @@
+"""The training loop: a generator of events.
+
+It knows no task: pieces, losses and validation come from a ``Task``. It never prints. Everything it
+decides depends on the configuration, the seed and the state it saves, so that a run that was stopped
+and resumed ends with the weights of one that was not; only ``max_seconds`` lets the clock in.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from rnncli import runtime as machine
+from rnncli.config import Config
+from rnncli.errors import RnncliError
+from rnncli.files import lock_run
+from rnncli.text.corpus import Progress, load_corpus
+from rnncli.text.tokenizers import load_sentencepiece
+from rnncli.training.events import (
+    EvalReport,
+    Event,
+    Finished,
+    Sample,
+    Saved,
+    Skipped,
+    Started,
+    StepReport,
+)
+from rnncli.training.language_modelling import LanguageModelling, Task
+from rnncli.training.optimizers import (
+    Averaging,
+    WeightNoise,
+    WeightPenalty,
+    clip,
+    gradient_norm,
+    make_optimizer,
+)
+from rnncli.training.run_folder import RunFolder, SavedRun
+from rnncli.training.schedule import Schedule
+from rnncli.training.signals import StopSignals
+
+REPORT_SECONDS = 0.5
+PATIENT_NONFINITE_STEPS = 3
+
+
+class Diverged(RnncliError):
+    """The loss or the gradient stopped being finite."""
+
+
+def train(
+    config: Config,
+    folder: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    notes: tuple[str, ...] = (),
+    progress: Progress | None = None,
+) -> Iterator[Event]:
+    """Train as ``config`` says, into ``folder``; yields events until the run is finished.
+
+    Raises UsageError when ``folder`` holds another run (unless ``resume`` or ``overwrite``) or is in
+    use, DataError and FileError for text that cannot be used, Diverged, and after saving Interrupted
+    or Terminated.
+    """
+    began = time.monotonic()
+    with lock_run(folder), StopSignals() as stop:
+        place = RunFolder(folder)
+        place.prepare(config, resume=resume, overwrite=overwrite)
+        runtime = machine.prepare(
+            config.training.device, config.training.precision, config.training.threads
+        )
+        saved = place.read_training_state() if resume else None
+        tokenizer = config.tokenizer if saved is None else saved.tokenizer()
+        if saved is None and config.tokenizer.model is not None:
+            tokenizer = load_sentencepiece(config.tokenizer.model)
+        corpus = load_corpus(config.data, tokenizer, progress=progress)
+        torch.manual_seed(config.seed)
+        task = LanguageModelling(config, corpus, runtime)
+        loop = _Loop(config, task, place, stop, began)
+        place.fingerprints = [stream.fingerprint for stream in corpus.train]
+        if saved is not None:
+            loop.restore(saved)
+        yield loop.started(runtime.describe(), (*notes, *corpus.notes))
+        yield from loop.events()
+
+
+class _Loop:
+    """One run in progress. Public attributes are what ``RunFolder`` saves and restores."""
+
+    def __init__(
+        self, config: Config, task: Task, place: RunFolder, stop: StopSignals, began: float
+    ) -> None:
+        self.config, self.task, self.place, self.stop = config, task, place, stop
+        self.model = task.model
+        self.parameters = list(self.model.parameters())
+        self.optimizer = make_optimizer(config.optimizer, self.model)
+        self.averaging = Averaging(config.optimizer, self.model)
+        self.schedule = Schedule(config.schedule)
+        self.penalty = WeightPenalty(config.regularization, self.model)
+        self.noise = WeightNoise(config.regularization.weight_noise, self.model)
+        self.step = 0
+        self.epoch = 0
+        self.piece = 0
+        self.skipped = 0
+        self.nonfinite_run = 0
+        self.best = math.inf
+        self.stale = 0
+        self.sampled = self.config.training.sampled_softmax > 0
+        self.seconds_before = 0.0
+        self.valid_seconds = 0.0
+        self.began = began
+        self.resumed_step = 0
+        task.begin_epoch(0)
+
+    # -- where the run stands ----------------------------------------------------------------
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of the whole run, earlier parts included."""
+        return self.seconds_before + time.monotonic() - self.began
+
+    @property
+    def epochs_done(self) -> float:
+        return self.epoch + self.piece / max(1, self.task.pieces)
+
+    def progress(self) -> float:
+        """How much of the run is done, by the limit that is closest: 0 to 1."""
+        training = self.config.training
+        parts = [0.0]
+        if training.epochs:
+            parts.append(self.epochs_done / training.epochs)
+        if training.max_steps:
+            parts.append(self.step / training.max_steps)
+        if training.max_seconds:
+            parts.append(self.seconds / max(1e-9, training.max_seconds - self._reserve()))
+        return min(1.0, max(parts))
+
+    def _reserve(self) -> float:
+        """Seconds kept back for the last validation and for saving."""
+        return min(1.2 * self.valid_seconds + 0.5, 0.3 * self.config.training.max_seconds)
+
+    def _end(self) -> str | None:
+        training = self.config.training
+        if training.epochs and self.epoch >= training.epochs:
+            return f"{training.epochs} epochs are done"
+        if training.max_steps and self.step >= training.max_steps:
+            return f"{training.max_steps} steps are done"
+        if training.max_seconds and self.seconds >= training.max_seconds - self._reserve():
+            return f"{training.max_seconds:g} seconds are over"
+        if training.patience and self.stale >= training.patience:
+            return f"no better validation in {self.stale} in a row"
+        return None
+
+    def started(self, machine_name: str, notes: tuple[str, ...]) -> Started:
+        training = self.config.training
+        total = [self.task.pieces * training.epochs] if training.epochs else []
+        total += [training.max_steps] if training.max_steps else []
+        return Started(
+            config=self.config,
+            parameters=sum(p.numel() for p in self.parameters),
+            train_tokens=self.task.train_tokens,
+            valid_tokens=self.task.valid_tokens,
+            steps_an_epoch=self.task.pieces,
+            total_steps=min(total, default=0),
+            engine=training.engine,
+            machine=machine_name,
+            resumed_step=self.resumed_step,
+            notes=notes,
+        )
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    def events(self) -> Iterator[Event]:
+        if self.resumed_step == 0:
+            self.place.write_model(self, scores={})
+            yield self._save(best=False)
+        window = _Window()
+        last_save = time.monotonic()
+        reason = self._end()
+        validated_at = self.step if self.resumed_step else -1
+        while reason is None:
+            report = self._one_step(window)
+            if report is not None:
+                yield report
+            if window.seconds() >= REPORT_SECONDS and window.tokens:
+                yield self._report(window)
+                window = _Window()
+            at_epoch_end = self.piece >= self.task.pieces
+            if at_epoch_end:
+                self.epoch, self.piece = self.epoch + 1, 0
+                self.task.begin_epoch(self.epoch)
+            every = self.config.training.valid_every_steps
+            due = self.step % every == 0 if every else at_epoch_end
+            if due and self.step != validated_at:
+                yield from self._validate()
+                validated_at, last_save = self.step, time.monotonic()
+                window = _Window()
+            if self.stop.received is not None:
+                yield self._save(best=False)
+                raise self.stop.error(self.step)
+            if time.monotonic() - last_save >= self.config.training.save_every_seconds > 0:
+                yield self._save(best=False)
+                last_save = time.monotonic()
+            reason = self._end()
+        if window.tokens:
+            yield self._report(window)
+        if self.step != validated_at:
+            yield from self._validate()
+        yield self.place.record(
+            Finished(
+                step=self.step,
+                epoch=self.epochs_done,
+                reason=reason,
+                best_score=self.best if math.isfinite(self.best) else math.nan,
+                seconds=self.seconds,
+                weights_sha256=self.place.weights_sha256(),
+            )
+        )
+
+    def _one_step(self, window: _Window) -> Skipped | None:
+        """Run a piece and move the weights; a step that is not finite leaves them alone."""
+        self.sampled = (
+            self.config.training.sampled_softmax > 0
+            and self.progress() < self.config.training.sampled_fraction
+        )
+        self.noise.add()
+        loss = self.task.loss(self.piece, self.sampled)
+        reason = "" if math.isfinite(loss.nats) else f"the loss is {loss.nats}"
+        norm = 0.0
+        if not reason:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.objective.backward()  # type: ignore[no-untyped-call]
+        self.noise.remove()
+        if not reason:
+            self.penalty.add_gradients()
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            norm = gradient_norm(gradients)
+            if not math.isfinite(norm):
+                reason = f"the gradient's norm is {norm}"
+        if reason:
+            return self._skip(reason)
+        clip(gradients, norm, self.config.optimizer)
+        rate = self.config.optimizer.lr * loss.lr_scale
+        rate *= self.schedule.factor(self.step, self.epoch, self.progress())
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.averaging.update()
+        self.task.accept(carry=True)
+        self.step, self.piece, self.nonfinite_run = self.step + 1, self.piece + 1, 0
+        window.add(loss.nats, loss.tokens, norm, rate)
+        return None
+
+    def _skip(self, reason: str) -> Skipped:
+        batch = self.task.describe(self.piece)
+        event = Skipped(self.step, self.epochs_done, batch, reason)
+        self.place.record(event)
+        self.skipped, self.nonfinite_run = self.skipped + 1, self.nonfinite_run + 1
+        self.step, self.piece = self.step + 1, self.piece + 1
+        if self.nonfinite_run >= PATIENT_NONFINITE_STEPS:
+            raise Diverged(
+                f"{self.nonfinite_run} steps in a row were not finite, the last at step "
+                f"{self.step}, epoch {self.epoch + 1}, {batch}: {reason}. The best model so far is "
+                "kept; lower optimizer.lr or set optimizer.clip_norm"
+            )
+        self.task.accept(carry=False)
+        return event
+
+    def _report(self, window: _Window) -> StepReport:
+        report = StepReport(
+            step=self.step,
+            epoch=self.epochs_done,
+            nats=window.nats / window.tokens,
+            tokens=window.tokens,
+            tokens_per_second=window.tokens / max(1e-9, window.seconds()),
+            lr=window.lr,
+            gradient_norm=window.norm,
+            seconds=self.seconds,
+            progress=self.progress(),
+            sampled=self.sampled,
+            skipped_steps=self.skipped,
+        )
+        self.place.record(report)
+        return report
+
+    def _validate(self) -> Iterator[Event]:
+        """Validate, keep the model when it is the best, save the state to go on from."""
+        started = time.monotonic()
+        averaged = self.averaging.active
+        if averaged:
+            self.averaging.swap()
+        validation = self.task.validate()
+        best = validation is None
+        score = math.nan
+        text = self.task.sample()
+        if validation is not None:
+            score = validation.nats / validation.tokens
+            self.averaging.validated(score)
+            self.schedule.validated(score, self.best)
+            best = score < self.best
+            self.stale = 0 if best else self.stale + 1
+            self.best = min(self.best, score)
+        if best:
+            scores: dict[str, float] = {}
+            if validation is not None:
+                scores = {"valid_nats": score, "valid_perplexity": math.exp(min(700.0, score))}
+            self.place.write_model(self, scores=scores)
+        if averaged:
+            self.averaging.swap()
+        self.valid_seconds = time.monotonic() - started
+        if validation is not None:
+            yield self.place.record(
+                EvalReport(
+                    step=self.step,
+                    epoch=self.epochs_done,
+                    score=score,
+                    tokens=validation.tokens,
+                    seconds=self.valid_seconds,
+                    best=best,
+                    averaged=averaged,
+                )
+            )
+        yield self.place.record(Sample(self.step, text))
+        yield self._save(best)
+
+    def _save(self, best: bool) -> Saved:
+        self.place.write_training_state(self)
+        return Saved(self.step, best)
+
+    def restore(self, saved: SavedRun) -> None:
+        """Put everything back as it was when ``saved`` was written."""
+        saved.restore(self)
+        self.resumed_step = self.step
+
+
+class _Window:
+    """The steps since the last report."""
+
+    def __init__(self) -> None:
+        self.nats = 0.0
+        self.tokens = 0
+        self.norm = 0.0
+        self.lr = 0.0
+        self.began = time.monotonic()
+
+    def add(self, mean_nats: float, tokens: int, norm: float, lr: float) -> None:
+        self.nats += mean_nats * tokens
+        self.tokens += tokens
+        self.norm, self.lr = norm, lr
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
