@@ -73,7 +73,7 @@ def stream_nats(
     columns = max(1, min(columns, len(ids)))
     pieces = column_pieces(ids, boundary_id, columns, piece)
     with evaluating(model):
-        totals = add_up(predict(model, pieces, run_as), unk_id)
+        totals = Totals(unk_id).read(predict(model, pieces, run_as))
     return StreamNats(*totals, tokens=len(ids), columns=columns)
 
 
@@ -91,7 +91,7 @@ def line_nats(
     ids: (N,), lines that end in ``boundary_id``. The end of each line is predicted, too.
     """
     with evaluating(model):
-        totals = add_up(predict(model, line_pieces(ids, boundary_id, piece), run_as), unk_id)
+        totals = Totals(unk_id).read(predict(model, line_pieces(ids, boundary_id, piece), run_as))
     return StreamNats(*totals, tokens=len(ids), columns=0)
 
 
@@ -165,21 +165,34 @@ def predict(
             yield Predicted(nats.view(targets.shape), h, targets, mask)
 
 
-def add_up(run: Iterable[Predicted], unk_id: int | None) -> tuple[float, float]:
-    """The nats of all tokens and of those that are ``unk_id``, in float64.
+class Totals:
+    """Sums over a run in float64, kept on the model's device so that it is never waited for."""
 
-    The sums stay on the model's device until the end, so that it is never waited for.
-    """
-    nats: Tensor | float = 0.0
-    oov: Tensor | float = 0.0
-    for part in run:
-        nats = nats + part.nats.sum(dtype=torch.float64)
-        if unk_id is not None:
-            unknown = part.targets == unk_id
-            if part.mask is not None:
-                unknown &= part.mask
-            oov = oov + part.nats[unknown].sum(dtype=torch.float64)
-    return float(nats), float(oov)
+    def __init__(self, unk_id: int | None) -> None:
+        self._unk_id = unk_id
+        self._nats: Tensor | float = 0.0
+        self._oov_nats: Tensor | float = 0.0
+
+    def watch(self, run: Iterable[Predicted]) -> Iterator[Predicted]:
+        """The same run, added up on its way."""
+        for part in run:
+            self._nats = self._nats + part.nats.sum(dtype=torch.float64)
+            if self._unk_id is not None:
+                unknown = part.targets == self._unk_id
+                if part.mask is not None:
+                    unknown &= part.mask
+                self._oov_nats = self._oov_nats + part.nats[unknown].sum(dtype=torch.float64)
+            yield part
+
+    def read(self, run: Iterable[Predicted]) -> tuple[float, float]:
+        """The nats of all tokens, and of the unknown ones among them, after the end of ``run``."""
+        for _ in self.watch(run):
+            pass
+        return self.sums
+
+    @property
+    def sums(self) -> tuple[float, float]:
+        return float(self._nats), float(self._oov_nats)
 
 
 def model_device(model: LanguageModel) -> torch.device:

@@ -1,0 +1,220 @@
+"""``rnncli evaluate``: perplexity and bits of a text under a model, in every unit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from rnncli.cli.console import note, print_json, print_table
+from rnncli.cli.models import (
+    BadInput,
+    Device,
+    InputFile,
+    Model,
+    MoreModels,
+    StripLines,
+    Threads,
+    models_and_file,
+)
+from rnncli.cli.streams import OnBadInput
+from rnncli.config import STATES
+from rnncli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rnncli.evaluation.cache import CacheConfig
+    from rnncli.evaluation.dynamic import DynamicConfig
+    from rnncli.evaluation.text import Evaluation
+    from rnncli.loading import Loaded
+    from rnncli.metrics import LanguageModelScores
+    from rnncli.text.corpus import TokenStream
+
+EXAMPLES = """
+rnncli evaluate run book.txt
+rnncli evaluate run book.txt --columns 16 --json
+rnncli evaluate run book.txt --cache-window 500 --cache-theta 0.3 --cache-lambda 0.1
+"""
+
+
+class Precision(StrEnum):
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+def evaluate(
+    model: Model = None,
+    file: InputFile = None,
+    more: MoreModels = None,
+    as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
+    state: Annotated[
+        str | None,
+        Option(
+            "--state",
+            metavar="|".join(STATES),
+            help="Carry the state from line to line, or reset it. Default: as in training.",
+            show_default=False,
+        ),
+    ] = None,
+    columns: Annotated[
+        int,
+        Option("--columns", metavar="N", min=1, help="Cut into N parallel streams: faster."),
+    ] = 1,
+    strip_lines: StripLines = None,
+    cache_window: Annotated[
+        int, Option("--cache-window", metavar="N", min=0, help="Continuous cache of N tokens.")
+    ] = 0,
+    cache_theta: Annotated[
+        float | None, Option("--cache-theta", metavar="X", help="Its flatness; else 0.3.")
+    ] = None,
+    cache_lambda: Annotated[
+        float | None, Option("--cache-lambda", metavar="X", help="Its weight; else 0.1.")
+    ] = None,
+    dynamic: Annotated[
+        bool, Option("--dynamic", help="Dynamic evaluation: learn from what was predicted.")
+    ] = False,
+    dynamic_lr: Annotated[
+        float | None,
+        Option("--dynamic-lr", metavar="X", help="Its rate; else 0.1, or 5e-5 with statistics."),
+    ] = None,
+    dynamic_decay: Annotated[
+        float | None,
+        Option(
+            "--dynamic-decay", metavar="X", help="Towards the trained weights; else 0 or 0.002."
+        ),
+    ] = None,
+    dynamic_segment: Annotated[
+        int | None, Option("--dynamic-segment", metavar="N", help="Tokens a step; else 5.")
+    ] = None,
+    dynamic_train: Annotated[
+        str | None,
+        Option("--dynamic-train", metavar="FILE", help="Training text for gradient statistics."),
+    ] = None,
+    mc_dropout: Annotated[
+        int, Option("--mc-dropout", metavar="N", min=0, help="Also the mean over N dropout masks.")
+    ] = 0,
+    seed: Annotated[int, Option("--seed", metavar="N", min=0, help="Draws those masks.")] = 1,
+    precision: Annotated[
+        Precision, Option("--precision", help="Of the operands of products.")
+    ] = Precision.FLOAT32,
+    on_bad_input: BadInput = OnBadInput.REPLACE,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Measure a model on a text: perplexity, bits per character and per byte.
+
+    Every token of the text is predicted once, line ends included. Figures of models that adapt to
+    the text (cache, dynamic evaluation) or are averaged over dropout masks stand apart from the
+    static ones. Several models are an ensemble: the mean of their probabilities.
+    """
+    from rnncli.evaluation.ensemble import load_ensemble
+    from rnncli.evaluation.text import Extras, evaluate_text
+    from rnncli.nn.stack import Run
+    from rnncli.runtime import prepare
+
+    paths, name = models_and_file(model, file, more)
+    cache = _cache(cache_window, cache_theta, cache_lambda)
+    adaptation = _dynamic(dynamic, dynamic_lr, dynamic_decay, dynamic_segment, dynamic_train)
+    runtime = prepare(device, precision, threads)
+    models = load_ensemble(paths, runtime.device)
+    data = models[0].config.data
+    strip = data.strip_lines if strip_lines is None else strip_lines
+    texts = [_read(models[0], n, strip, on_bad_input) for n in (name or "-", dynamic_train) if n]
+    result = evaluate_text(
+        models,
+        texts[0],
+        state=state or models[0].config.training.state,
+        columns=columns,
+        run_as=Run(dtype=runtime.dtype),
+        extras=Extras(cache, adaptation, texts[1] if dynamic_train else None, mc_dropout, seed),
+        notes=("lines:stripped",) if strip else (),
+    )
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        title = f"{name or 'standard input'} under {', '.join(map(str, paths))}"
+        print_table(_rows(result), title)
+
+
+def _cache(window: int, theta: float | None, weight: float | None) -> CacheConfig | None:
+    from rnncli.evaluation.cache import CacheConfig
+
+    given = _given(theta=theta, weight=weight)
+    if window == 0 and given:
+        raise UsageError("--cache-theta and --cache-lambda need --cache-window N")
+    return CacheConfig(window, **given) if window else None
+
+
+def _dynamic(
+    wanted: bool,
+    lr: float | None,
+    decay: float | None,
+    segment: int | None,
+    train: str | None,
+) -> DynamicConfig | None:
+    from rnncli.evaluation.dynamic import DynamicConfig
+
+    given = _given(lr=lr, decay=decay, segment=segment)
+    if not wanted and (given or train):
+        raise UsageError("--dynamic-lr, -decay, -segment and -train need --dynamic")
+    return DynamicConfig(**given) if wanted else None
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _read(model: Loaded, name: str, strip_lines: bool, on_bad_input: OnBadInput) -> TokenStream:
+    """The text of a file as the model's tokens; bad lines are counted on stderr."""
+    from rnncli.text.corpus import encode_file
+
+    text = encode_file(
+        model.tokenizer, name, strip_lines=strip_lines, on_bad_input=str(on_bad_input)
+    )
+    if text.counts.bad_lines:
+        what = "left empty" if on_bad_input == OnBadInput.EMPTY else "repaired with U+FFFD"
+        note(f"{name}: {text.counts.bad_lines:,} lines were not UTF-8 and are {what}")
+    return text
+
+
+def _rows(result: Evaluation) -> Iterator[tuple[str, str]]:
+    scores, counts = result.scores, result.scores.counts
+    yield from _figures(scores)
+    yield "perplexity without OOV", _number(scores.perplexity_without_oov)
+    yield "nats", f"{scores.nats:,.2f}"
+    yield "tokens", f"{counts.tokens:,} ({scores.tokenizer}; line ends and unknown ones counted)"
+    yield "OOV", f"{counts.oov:,} ({counts.oov / counts.tokens:.2%} of the tokens)"
+    yield "words", f"{counts.words:,}, line ends counted"
+    yield "characters", f"{counts.characters:,}, line ends counted"
+    yield "bytes", f"{counts.bytes:,}, line ends counted"
+    yield "state", _state(scores.state, result.columns)
+    yield "signature", scores.signature
+    for name, apart in result.apart.items():
+        yield "", ""
+        label = _APART[name]
+        for figure, value in _figures(apart):
+            yield f"{label}: {figure}", value
+        yield f"{label}: signature", apart.signature
+
+
+_APART = {"cache": "with cache", "dynamic": "dynamic", "mc_dropout": "MC dropout"}
+
+
+def _figures(scores: LanguageModelScores) -> Iterator[tuple[str, str]]:
+    yield "perplexity", _number(scores.perplexity)
+    yield "word perplexity", _number(scores.word_perplexity)
+    yield "bits per character", _number(scores.bits_per_character)
+    yield "bits per byte", _number(scores.bits_per_byte)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.4f}"
+
+
+def _state(state: str, columns: int) -> str:
+    if state == "reset":
+        return "reset at every line"
+    if columns == 1:
+        return "carried from the first token to the last"
+    return f"carried in each of {columns} columns"

@@ -1,0 +1,58 @@
+"""Arguments that several commands share: a model or an ensemble, then a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from rnncli.cli.streams import OnBadInput
+from rnncli.config import DEVICES
+from rnncli.errors import UsageError
+
+Model = Annotated[
+    Path | None,
+    Argument(metavar="MODEL", help="A model's file or a run's folder.", show_default=False),
+]
+InputFile = Annotated[
+    str | None,
+    Argument(metavar="[FILE]", help="Text; gzip if it ends in .gz. Default: standard input."),
+]
+MoreModels = Annotated[
+    list[Path] | None,
+    Option("-m", "--model", metavar="MODEL", help="Another model of an ensemble (repeatable)."),
+]
+StripLines = Annotated[
+    bool | None,
+    Option(
+        "--strip-lines/--no-strip-lines",
+        help="Drop white space around each line. Default: as in training.",
+        show_default=False,
+    ),
+]
+BadInput = Annotated[
+    OnBadInput, Option("--on-bad-input", help="What becomes of a line that makes no sense.")
+]
+Device = Annotated[str, Option("--device", metavar="|".join(DEVICES), help="Where to compute.")]
+Threads = Annotated[
+    int, Option("--threads", metavar="N", min=0, help="Processor threads; 0: all cores.")
+]
+
+
+def models_and_file(
+    model: Path | None, file: str | None, more: list[Path] | None
+) -> tuple[list[Path], str | None]:
+    """The models of an ensemble, and the file.
+
+    With -m, MODEL may be left out: ``-m A -m B FILE``. A single argument is a model when it is a
+    folder or ends in .safetensors. Raises UsageError when there is no model.
+    """
+    others = list(more or ())
+    if model is None and not others:
+        raise UsageError("Missing argument 'MODEL': a model's file or a run's folder")
+    if model is None:
+        return others, file
+    if others and file is None and not (model.is_dir() or model.suffix == ".safetensors"):
+        return others, str(model)
+    return [model, *others], file
