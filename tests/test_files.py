@@ -182,11 +182,14 @@ def test_the_second_process_is_refused_until_the_first_is_killed(tmp_path):
 
 def test_children_do_not_keep_the_lock(tmp_path):
     """Neither one made by fork nor one made by exec, both living on after it is given back."""
+    end, start = os.pipe()
     with lock_run(tmp_path):
         forked = os.fork()
         if not forked:
+            os.write(start, b"here")
             time.sleep(60)
             os._exit(0)
+        assert os.read(end, 4) == b"here"
         spawned = subprocess.Popen(["sleep", "60"], close_fds=False)
     try:
         with lock_run(tmp_path):
@@ -196,6 +199,8 @@ def test_children_do_not_keep_the_lock(tmp_path):
         os.waitpid(forked, 0)
         spawned.kill()
         spawned.wait()
+        os.close(start)
+        os.close(end)
 
 
 def test_temporary_files_of_killed_runs_are_removed(tmp_path):
