@@ -56,8 +56,10 @@ def tiny_model(
     from rnncli.text.tokenizers import train_tokenizer
 
     kind = TokenizerConfig(kind=tokenizer)
-    sizes = {"layers": 2, "hidden_size": 16, "embedding_size": 12, **model}
-    config = Config(tokenizer=kind, model=ModelConfig(**sizes))
+    sizes = {"layers": 2, "hidden_size": 16, "embedding_size": 12}
+    # Large weights: what came before makes a difference to what comes next.
+    model = {**sizes, "init": "uniform", "init_scale": 0.6, **model}
+    config = Config(tokenizer=kind, model=ModelConfig(**model))
     trained = train_tokenizer(kind, text.splitlines())
     torch.manual_seed(seed)
     network = LanguageModel(config.model, trained.vocab_size)

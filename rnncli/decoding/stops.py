@@ -24,10 +24,11 @@ class StopText:
         if not self._stops:
             return text, False
         pending = self._held + text
-        places = [place for stop in self._stops if (place := pending.find(stop)) >= 0]
-        if places and armed:
+        found = [(s + len(stop), s) for stop in self._stops if (s := pending.find(stop)) >= 0]
+        if found and armed:
             self._held = ""
-            return pending[: min(places)], True
+            _, start = min(found)  # the first to be complete, as if the text came by characters
+            return pending[:start], True
         held = self._undecided(pending)
         self._held = pending[len(pending) - held :]
         return pending[: len(pending) - held], False
