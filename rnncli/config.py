@@ -79,7 +79,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """How text becomes tokens. ``vocab_size`` 0 means no limit (word, char) or 8000 (bpe, unigram)."""
+    """How text becomes tokens. ``vocab_size`` 0: no limit (word, char) or 8000 (bpe, unigram)."""
 
     kind: str = "char"
     vocab_size: int = 0
@@ -152,9 +152,10 @@ class RegularizationConfig:
     """What holds the model back. ``dropout`` is the rate between layers, and of ``dropout_input``
     and ``dropout_output`` unless they are given. ``locked``: one mask for all time steps (Gal and
     Ghahramani 2016). ``weight_drop``: DropConnect on the recurrent matrices (Merity 2017), with
-    ``activation_penalty`` (AR) and ``temporal_activation_penalty`` (TAR). ``l1`` and ``l2`` are added
-    to the mean loss a token, on all weight matrices or on the recurrent ones alone. ``weight_noise``:
-    standard deviation of Gaussian noise on the weight matrices, drawn anew for every batch."""
+    ``activation_penalty`` (AR) and ``temporal_activation_penalty`` (TAR). ``l1`` and ``l2`` are
+    added to the mean loss a token, on all weight matrices or on the recurrent ones alone.
+    ``weight_noise``: standard deviation of Gaussian noise on the weight matrices, drawn anew for
+    every batch."""
 
     dropout: float = 0.0
     dropout_input: float | None = None
@@ -222,10 +223,10 @@ class ScheduleConfig:
     """The learning rate over time, as a multiple of ``optimizer.lr``.
 
     constant: 1. newbob: multiplied by ``decay`` whenever a validation does not improve the best by
-    the factor ``newbob_threshold``. step: multiplied by ``decay`` every ``decay_every_epochs`` after
-    ``decay_after_epochs``. cosine: from 1 to ``final_fraction`` over the whole run, measured by
-    whichever of epochs, steps and time is closest to its end. ``warmup_steps`` raise it linearly
-    from 0 first, under any of them.
+    the factor ``newbob_threshold``. step: multiplied by ``decay`` every ``decay_every_epochs``
+    after ``decay_after_epochs``. cosine: from 1 to ``final_fraction`` over the whole run, measured
+    by whichever of epochs, steps and time is closest to its end. ``warmup_steps`` raise it
+    linearly from 0 first, under any of them.
     """
 
     name: str = "cosine"
@@ -321,7 +322,8 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, sections nested, ``None`` left out."""
-        return _plain(self)
+        values: dict[str, Any] = _plain(self)
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:
@@ -329,7 +331,8 @@ class Config:
 
         Raises UsageError for an unknown section or field, or a value of the wrong type.
         """
-        return _build(cls, values, "")
+        config: Config = _build(cls, values, "")
+        return config
 
     def to_toml(self) -> str:
         import tomli_w

@@ -48,7 +48,7 @@ def prepare(device: str = "auto", precision: str = "auto", threads: int = 0) -> 
 
 def _multiplies_bfloat16(kind: str) -> bool:
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 

@@ -38,7 +38,7 @@ class PreparedStepper:
     def __init__(self, model: LanguageModel, precision: str) -> None:
         """Raises UsageError for a precision that this machine does not have."""
         self._model = model
-        cells: list[Cell] = list(model.stack.cells)  # type: ignore[arg-type]
+        cells = model.stack.layers
         self._cells = [fast_cell(cell, precision) for cell in cells]
         self._inputs = [
             _input(cell, fast, precision) for cell, fast in zip(cells, self._cells, strict=True)

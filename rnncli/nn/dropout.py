@@ -18,7 +18,7 @@ def dropout(x: Tensor, rate: float, *, locked: bool) -> Tensor:
 
 
 def drop_weights(weight: Tensor, rate: float) -> Tensor:
-    """A recurrent matrix with connections zeroed for a whole sequence (Merity et al. 2017, sec. 3)."""
+    """A recurrent matrix with connections zeroed at all time steps (Merity et al. 2017, sec. 3)."""
     return weight if rate == 0.0 else weight * keep_mask(weight.shape, rate, weight)
 
 

@@ -21,6 +21,7 @@ class Embedding(nn.Module):
         super().__init__()
         self.one_hot = config.input == "one-hot"
         self.size = vocab_size if self.one_hot else config.embedding_size
+        self.weight: Tensor
         if self.one_hot:
             self.register_buffer("weight", torch.eye(vocab_size), persistent=False)
         else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +62,9 @@ class _SoftmaxLoss(torch.autograd.Function):
         return dh, dW, db, None, None, None, None
 
 
+_softmax_loss = cast("Callable[..., Tensor]", _SoftmaxLoss.apply)
+
+
 def _nats(logits: Tensor, p: Tensor, columns: Tensor) -> Tensor:
     """-log p[column] of each row (n,), from probabilities unless they are too small to be exact."""
     chosen = p.gather(1, columns).squeeze(1).to(torch.float64)
@@ -101,12 +105,10 @@ class Softmax(nn.Module):
         """Sum over rows of scale times nats. h: (N, H), targets and scale: (N,)."""
         weight = self.matrix(tied)
         if sampling is None:
-            loss: Tensor = _SoftmaxLoss.apply(h, weight, self.b, targets, scale, None, dtype)  # type: ignore[no-untyped-call]
-            return loss
+            return _softmax_loss(h, weight, self.b, targets, scale, None, dtype)
         candidates, positions, shift = sampling.candidates(targets)
         rows = F.embedding(candidates, weight)
-        loss = _SoftmaxLoss.apply(h, rows, self.b[candidates], positions, scale, shift, dtype)  # type: ignore[no-untyped-call]
-        return loss
+        return _softmax_loss(h, rows, self.b[candidates], positions, scale, shift, dtype)
 
     def matrix(self, tied: Tensor | None) -> Tensor:
         """W_hy: (V, H), its own or the tied one."""
@@ -188,8 +190,11 @@ class AdaptiveSoftmax(nn.Module):
 
     def logits(self, h: Tensor, tied: Tensor | None) -> Tensor:
         """Log-probabilities, which are logits too. h: (..., H) -> (..., V)."""
-        flat: Tensor = self.inner.log_prob(h.reshape(-1, h.shape[-1]).to(self.inner.head.weight.dtype))
+        flat: Tensor = self.inner.log_prob(
+            h.reshape(-1, h.shape[-1]).to(self.inner.head.weight.dtype)
+        )
         return flat.view(*h.shape[:-1], -1)
 
     def nats(self, h: Tensor, targets: Tensor, tied: Tensor | None) -> Tensor:
-        return -self.inner(h.to(self.inner.head.weight.dtype), targets).output
+        log_p: Tensor = self.inner(h.to(self.inner.head.weight.dtype), targets).output
+        return -log_p

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rnncli.config import ModelConfig, RegularizationConfig
-from rnncli.nn.cells import make_cell
+from rnncli.nn.cells import Cell, make_cell
 from rnncli.nn.dropout import drop_weights, dropout
 from rnncli.nn.recurrence import require_engine, run
 from rnncli.nn.state import CellState, State
@@ -37,13 +40,18 @@ class Stack(nn.Module):
         if config.initial_state == "learned":
             self.initial = nn.ParameterList(
                 nn.Parameter(torch.zeros(cell.hidden_size))
-                for cell in self.cells
+                for cell in self.layers
                 for _ in range(cell.state_parts)
             )
 
+    @property
+    def layers(self) -> list[Cell]:
+        """The cells, first layer first."""
+        return cast("list[Cell]", list(self.cells))
+
     def start(self, rows: int) -> State:
         """The state before the first token, for ``rows`` sequences: zero or learned."""
-        zero = State(tuple(cell.zero_state(rows) for cell in self.cells))
+        zero = State(tuple(cell.zero_state(rows) for cell in self.layers))
         if self.initial is None:
             return zero
         learned = iter(self.initial)
@@ -59,7 +67,7 @@ class Stack(nn.Module):
         ``regularization`` None means no dropout (evaluation).
         """
         last: list[CellState] = []
-        for k, cell in enumerate(self.cells):
+        for k, cell in enumerate(self.layers):
             weights = cell.recurrent_weights()
             if regularization is not None:
                 if k > 0:
@@ -77,19 +85,19 @@ class Stack(nn.Module):
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """x: (B, I) -> the last layer's h(t): (B, H) and the next state; without autograd."""
         last: list[CellState] = []
-        for cell, layer_state in zip(self.cells, state.layers, strict=True):
+        for cell, layer_state in zip(self.layers, state.layers, strict=True):
             projected = cell.project(x.unsqueeze(0), x.dtype).squeeze(0)
-            weights = cell.recurrent_weights()
-            layer_state = cell.step(
-                projected,
-                layer_state,
-                lambda name, v, weights=weights: torch.nn.functional.linear(v, weights[name]),
-            )
+            product = partial(_product, cell.recurrent_weights())
+            layer_state = cell.step(projected, layer_state, product)
             last.append(layer_state)
             x = layer_state[0]
         return x, State(tuple(last))
 
     def require_engine(self, engine: str) -> None:
         """Raise UsageError when a layer cannot be run by ``engine``."""
-        for cell in self.cells:
+        for cell in self.layers:
             require_engine(cell, engine)
+
+
+def _product(weights: dict[str, Tensor], name: str, v: Tensor) -> Tensor:
+    return F.linear(v, weights[name])

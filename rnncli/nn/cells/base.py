@@ -21,7 +21,7 @@ from rnncli.config import ModelConfig
 from rnncli.nn.state import CellState
 
 Product = Callable[[str, Tensor], Tensor]
-"""``product(name, v)``: the recurrent matrix ``name`` (G, H) times each row of v (B, H) -> (B, G)."""
+"""``product(name, v)``: recurrent matrix ``name`` (G, H) times each row of v (B, H) -> (B, G)."""
 
 
 class Cell(nn.Module):
@@ -72,7 +72,7 @@ class Cell(nn.Module):
             elif config.init == "normal":
                 nn.init.normal_(weight, std=config.init_scale)
             elif name in self.recurrent_weights():
-                for block in weight.data.split(self.hidden_size):
+                for block in torch.split(weight.data, self.hidden_size):
                     nn.init.orthogonal_(block)
             else:
                 nn.init.normal_(weight, std=self.input_size**-0.5)

@@ -15,13 +15,15 @@ from torch import Tensor
 
 from rnncli.errors import UsageError
 from rnncli.nn.cells.base import Cell
+from rnncli.nn.cells.lstm import LSTM
 from rnncli.nn.recurrence import vendor
 from rnncli.nn.recurrence.closed_lstm import run_closed_lstm
 from rnncli.nn.recurrence.deferred import DeferredProducts
-from rnncli.nn.cells.lstm import LSTM
 from rnncli.nn.state import CellState
 
-Runner = Callable[[Cell, Tensor, CellState, Mapping[str, Tensor], torch.dtype], tuple[Tensor, CellState]]  # fmt: skip
+Runner = Callable[
+    [Cell, Tensor, CellState, Mapping[str, Tensor], torch.dtype], tuple[Tensor, CellState]
+]
 
 
 def run(

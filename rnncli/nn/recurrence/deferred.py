@@ -2,9 +2,9 @@
 
 Autograd's plain loop forms dL/dW_hh at every step: T small products and T additions into a large
 matrix. The textbook writes it as a sum over t; here that sum is one product. Each step's product
-returns only the gradient of its vector and keeps the pair (vector, gradient of the result). A single
-node made from the weight before the first step, whose empty token every step takes as an argument,
-is run by autograd after all of them, and forms dL/dW = sum over t of g(t) v(t)^T at once.
+returns only the gradient of its vector and keeps the pair (vector, gradient of the result). A
+single node made from the weight before the first step, whose empty token every step takes as an
+argument, is run by autograd after all of them, and forms dL/dW = sum over t of g(t) v(t)^T at once.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def has_kernel(cell: Cell) -> bool:
 def run_vendor(
     cell: Cell, x: Tensor, state: CellState, weights: Mapping[str, Tensor], dtype: torch.dtype
 ) -> tuple[Tensor, CellState]:
-    """As ``rnncli.nn.recurrence.run``; everything in ``dtype``, the results in the weights' type."""
+    """As ``rnncli.nn.recurrence.run``; everything in ``dtype`` but the last state."""
     like = cell.a.dtype
     bias = torch.zeros_like(cell.a)
     if isinstance(cell, GRU):
@@ -37,7 +37,7 @@ def run_vendor(
     options = (True, 1, 0.0, torch.is_grad_enabled(), False, False)
     # oneDNN packs the weights anew in every call: a loss for single steps and single rows.
     small = x.device.type == "cpu" and (x.shape[0] == 1 or x.shape[1] == 1)
-    VF: Any = torch._VF  # type: ignore[attr-defined]
+    VF: Any = torch._VF
     with _without_onednn() if small else nullcontext():
         if isinstance(cell, LSTM):
             y, h, c = VF.lstm(x, tuple(parts), flat, *options)
