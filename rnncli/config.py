@@ -10,6 +10,7 @@ when it is.
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -47,10 +48,13 @@ def _range(
     high: float = float("inf"),
     open_high: bool = False,
 ) -> None:
-    """``value`` is None or within [low, high], or [low, high) with ``open_high``."""
-    if value is None or (low <= value <= high and not (open_high and value == high)):
+    """``value`` is None, or finite and within [low, high], or [low, high) with ``open_high``."""
+    below = float("inf") if not open_high else high
+    if value is None or (low <= value <= high and value < below):
         return
     bound = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+    if value == float("inf"):
+        bound += " and finite"
     if open_high:
         bound = f"at least {low:g} and below {high:g}"
     raise UsageError(f"{section}.{name}: {value!r} is out of range; it must be {bound}")
@@ -106,6 +110,7 @@ class ModelConfig:
     hidden_size: int = 512
     embedding_size: int = 512
     input: str = "embedding"
+    embedding_scale: float = 1.0
     nonlinearity: str = "tanh"
     initial_state: str = "zero"
     output: str = "softmax"
@@ -125,6 +130,12 @@ class ModelConfig:
         for name in ("layers", "hidden_size", "embedding_size"):
             _range("model", name, getattr(self, name), 1)
         _range("model", "init_scale", self.init_scale, 0.0)
+        _range("model", "embedding_scale", self.embedding_scale, 0.0)
+        if self.input == "one-hot" and self.embedding_scale != 1.0:
+            raise UsageError(
+                "model.embedding_scale: a one-hot input is the identity and is not scaled; "
+                "use input = 'embedding' or embedding_scale = 1.0"
+            )
         if self.tied and self.input == "one-hot":
             raise UsageError(
                 "model.tied: a one-hot input has no embedding to share with the output layer; "
@@ -416,9 +427,9 @@ def _coerce(hint: Any, value: Any, label: str) -> Any:
             raise UsageError(f"{label}: expected a list, got {value!r}")
         return tuple(_coerce(typing.get_args(hint)[0], item, label) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value) if abs(value) < 1e300 else math.inf
     if type(value) is not hint:
         raise UsageError(f"{label}: expected {hint.__name__}, got {value!r}")
-    if hint is float and value != value:
-        raise UsageError(f"{label}: not a number")
+    if hint is float and not math.isfinite(value):
+        raise UsageError(f"{label}: {value} is not a finite number")
     return value

@@ -31,7 +31,7 @@ def prepare(device: str = "auto", precision: str = "auto", threads: int = 0) -> 
     bfloat16 is chosen where the processor multiplies it natively. Raises UsageError for a device
     that this machine does not have.
     """
-    count = threads or len(os.sched_getaffinity(0))
+    count = threads or _processors()
     torch.set_num_threads(count)
     # Denormal numbers, which decaying states produce, cost 10 to 25 times a normal operation.
     torch.set_flush_denormal(True)
@@ -44,6 +44,13 @@ def prepare(device: str = "auto", precision: str = "auto", threads: int = 0) -> 
         # float32 products through oneDNN: twice MKL's speed on some processors, no less exact.
         torch.set_float32_matmul_precision("medium")
     return Runtime(torch.device(kind), getattr(torch, precision), count)
+
+
+def _processors() -> int:
+    """The processors that this process may use; all of them where the system does not tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _multiplies_bfloat16(kind: str) -> bool:

@@ -11,7 +11,8 @@ from rnncli.nn.dropout import embedding_row_scale
 
 
 class Embedding(nn.Module):
-    """tokens (T, B) -> vectors (T, B, E).
+    """tokens (T, B) -> vectors (T, B, E), times ``embedding_scale``: a table that is tied to the
+    output layer has small values there, and the recurrent layers want larger ones.
 
     ``one-hot``: the table is the identity (V, V), fixed, so that W_xh x picks a column of W_xh. It
     is a buffer that is not saved; multiplying by it gives bit for bit the chosen column.
@@ -20,6 +21,7 @@ class Embedding(nn.Module):
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
         self.one_hot = config.input == "one-hot"
+        self.scale = config.embedding_scale
         self.size = vocab_size if self.one_hot else config.embedding_size
         self.weight: Tensor
         if self.one_hot:
@@ -43,4 +45,4 @@ class Embedding(nn.Module):
         if word_dropout:
             scale = embedding_row_scale(len(self.weight), word_dropout, self.weight)
             vectors = vectors * scale[tokens]
-        return vectors
+        return vectors if self.scale == 1.0 else vectors * self.scale

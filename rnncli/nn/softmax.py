@@ -157,7 +157,8 @@ class SampledVocabulary:
         chosen[targets] = True
         ids = chosen.nonzero().squeeze(1)
         places = torch.cumsum(chosen, 0) - 1
-        missed = torch.log1p(-self.q[ids]) * self.size + torch.log1p(-self.p[ids]) * len(targets)
+        others = len(targets) - 1  # seen from one row, whose own target is there for certain
+        missed = torch.log1p(-self.q[ids]) * self.size + torch.log1p(-self.p[ids]) * others
         shift = -torch.log(-torch.expm1(missed))
         return ids, places[targets], shift.to(torch.float32)
 

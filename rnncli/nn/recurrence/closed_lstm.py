@@ -47,7 +47,7 @@ class _ClosedLSTM(torch.autograd.Function):
             torch.mul(f, c[t], out=c[t + 1]).addcmul_(i, g)
             torch.mul(o, torch.tanh(c[t + 1], out=tanh_c[t]), out=h[t + 1])
         ctx.save_for_backward(x, W_x, W_h, h, c, tanh_c, gates)
-        ctx.input_type, ctx.weight_type = x.dtype, W_xh.dtype
+        ctx.weight_type = W_xh.dtype
         return h[1:], h[T].to(like), c[T].clone()
 
     @staticmethod

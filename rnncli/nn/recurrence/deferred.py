@@ -27,14 +27,11 @@ class _WeightGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, pairs: _Pairs) -> Tensor:
         ctx.pairs, ctx.like = pairs, weight.dtype
-        ctx.shape = weight.shape
         return weight.new_empty(0)
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
         pairs: _Pairs = ctx.pairs
-        if not pairs.vectors:
-            return torch.zeros(ctx.shape, dtype=ctx.like), None
         gradients, vectors = torch.cat(pairs.gradients), torch.cat(pairs.vectors)
         pairs.vectors.clear()
         pairs.gradients.clear()
