@@ -242,20 +242,28 @@ def parts(data: bytes) -> tuple[dict, dict, bytes]:
     return header, json.loads(header["__metadata__"]["rnncli"]), data[8 + length :]
 
 
-def whole(header: dict | bytes, metadata: object, body: bytes, *, sign: bool = False) -> bytes:
-    """A file of these parts, its checksums right if ``sign``: a forgery, not an accident."""
+def sign(header: dict, metadata: dict, body: bytes) -> None:
+    """Make the checksums right: a forgery, not an accident."""
+    blobs = [
+        container.Blob(
+            name, entry["dtype"], tuple(entry["shape"]), body[slice(*entry["data_offsets"])]
+        )
+        for name, entry in sorted(header.items())
+        if name != "__metadata__"
+    ]
+    weights = [blob for blob in blobs if blob.name != "tokenizer"]
+    metadata["weights_sha256"] = container._digest(weights)
+    metadata["tokenizer_sha256"] = container._digest(b for b in blobs if b not in weights)
+    table = {blob.name: (blob.dtype, blob.shape) for blob in blobs}
+    metadata["sha256"] = container._header_digest(metadata, table)
+
+
+def whole(header: dict | bytes, metadata: object, body: bytes, signed: bool = True) -> bytes:
+    """A file of these parts, its checksums right where that can be."""
     if isinstance(header, dict):
-        if sign and isinstance(metadata, dict):
-            entries = {k: v for k, v in header.items() if k != "__metadata__"}
-            blobs = [
-                container.Blob(k, v["dtype"], tuple(v["shape"]), body[slice(*v["data_offsets"])])
-                for k, v in sorted(entries.items())
-            ]
-            weights = [blob for blob in blobs if blob.name != "tokenizer"]
-            metadata["weights_sha256"] = container._digest(weights)
-            metadata["tokenizer_sha256"] = container._digest(b for b in blobs if b not in weights)
-            table = {blob.name: (blob.dtype, blob.shape) for blob in blobs}
-            metadata["sha256"] = container._header_digest(metadata, table)
+        if signed and isinstance(metadata, dict):
+            with contextlib.suppress(TypeError, KeyError):
+                sign(header, metadata, body)
         text = metadata if isinstance(metadata, str) else json.dumps(metadata)
         header = json.dumps({**header, "__metadata__": {"rnncli": text}}).encode()
     return len(header).to_bytes(8, "little") + header + body
@@ -265,15 +273,15 @@ def forgeries(data: bytes) -> dict[str, bytes]:
     """Files whose author knew the format, by what is wrong with them."""
     made: dict[str, bytes] = {}
 
-    def edit(name: str, change: Callable[[dict, dict], None], body: bytes | None = None) -> None:
-        header, metadata, old = parts(data)
+    def edit(name: str, change: Callable[[dict, dict], None]) -> None:
+        header, metadata, body = parts(data)
         change(header, metadata)
-        made[name] = whole(header, metadata, old if body is None else body, sign=body is None)
+        made[name] = whole(header, metadata, body)
 
-    def tensor(name: str, **entry: object) -> None:
+    def tensor(name: str, signed: bool = True, **entry: object) -> None:
         header, metadata, body = parts(data)
         header["cell.bias"] |= entry
-        made[name] = whole(header, metadata, body)
+        made[name] = whole(header, metadata, body, signed)
 
     edit("unknown config field", lambda h, m: m["config"].update(colour="red"))
     edit("unknown nested field", lambda h, m: m["config"]["model"].update(colour="red"))
@@ -294,7 +302,7 @@ def forgeries(data: bytes) -> dict[str, bytes]:
     edit("no tokenizer", lambda h, m: h.update(tok=h.pop("tokenizer")))
     tensor("unknown dtype", dtype="F8_E4M3")
     tensor("dtype of another size", dtype="F32")
-    tensor("dtype of the same size", dtype="I64")
+    tensor("dtype of the same size", dtype="I64", signed=False)
     tensor("negative shape", shape=[-8])
     tensor("negative pair", shape=[-2, -4])
     tensor("fractional shape", shape=[8.0])
@@ -303,8 +311,8 @@ def forgeries(data: bytes) -> dict[str, bytes]:
     tensor("astronomic shape", shape=[10**4000])
     tensor("huge empty shape", shape=[0, 2**62, 2**62], data_offsets=[0, 0])
     tensor("many dimensions", shape=[1] * 100_000 + [8])
-    tensor("many large dimensions", shape=[9] * 100_000)
-    tensor("another shape", shape=[2, 4])
+    tensor("many large dimensions", shape=[2**59] * 200_000)
+    tensor("another shape", shape=[2, 4], signed=False)
     tensor("backwards offsets", data_offsets=[64, 0])
     tensor("negative offsets", data_offsets=[-64, 0])
     tensor("far offsets", data_offsets=[2**60, 2**60 + 64])
@@ -319,7 +327,7 @@ def forgeries(data: bytes) -> dict[str, bytes]:
     made["a hole"] = whole(fewer, metadata, body)
     made["a missing tensor"] = whole({**header, "cell.bias": None}, metadata, body)
     made["an added tensor"] = whole({**header, "x": {**first, "shape": [0]}}, metadata, body)
-    made["bytes after the end"] = whole(header, metadata, body + b"\0", sign=True)
+    made["bytes after the end"] = whole(header, metadata, body + b"\0")
     made["another program's keys"] = whole({**header, "__metadata__": 1}, "{}", body)
     for name, text in {
         "nested metadata": "[" * 100_000,
@@ -380,14 +388,14 @@ def content(path: Path) -> tuple[object, ...]:
 def examine(path: Path, data: bytes, original: tuple[object, ...]) -> None:
     """Reading ``data`` gives an error of ours or what was written; soon, in little memory."""
     path.write_bytes(data)
-    started = time.monotonic()
+    started = time.process_time()
     tracemalloc.reset_peak()
     try:
         assert content(path) == original
     except (ModelError, FileError) as error:
         assert str(path) in str(error)
         assert len(str(error)) < 1000
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     # Beside the file, what parsing the largest header may take.
     assert tracemalloc.get_traced_memory()[1] < 2 * len(data) + 60_000_000
     for read in (read_header, read_tokenizer):
