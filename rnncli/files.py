@@ -50,6 +50,21 @@ def write_atomically(path: Path, parts: Iterable[bytes | memoryview]) -> None:
         raise FileError.of("write", path, error) from None
 
 
+def append(path: Path, data: bytes) -> None:
+    """Add ``data`` to the end of ``path``, made when missing. A failure may leave part of it there.
+
+    Raises FileError.
+    """
+    try:
+        handle = _open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        try:
+            _write_all(handle, (data,))
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise FileError.of("write", path, error) from None
+
+
 @contextlib.contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
     """Hold ``folder`` (made when missing) as the one process that trains in it.

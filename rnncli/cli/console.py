@@ -23,13 +23,13 @@ def is_terminal(stream: IO[str] | None) -> bool:
 
 def print_table(rows: Iterable[tuple[str, str]], title: str) -> None:
     """Print names and values on stdout: a table on a terminal, else aligned lines."""
-    rows = [(_printable(name), _printable(value)) for name, value in rows]
+    rows = [(printable(name), printable(value)) for name, value in rows]
     if is_terminal(sys.stdout):
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=Text(_printable(title)), title_justify="left", show_header=False)
+        table = Table(title=Text(printable(title)), title_justify="left", show_header=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in rows:
@@ -56,6 +56,6 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """``text`` without what a terminal would obey."""
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from rnncli.cli.console import is_terminal, note
+from rnncli.cli.console import is_terminal, note, printable
 from rnncli.training.events import (
     EvalReport,
     Event,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rich.panel import Panel
 
 PLAIN_SECONDS = 10.0
+READING_SECONDS = 5.0
 CURVE = "▁▂▃▄▅▆▇█"
 
 
@@ -31,14 +33,30 @@ class View(Protocol):
     def close(self) -> None: ...
 
 
-def show(events: Iterable[Event]) -> None:
-    """Render every event of a run on stderr, to its end."""
-    view: View = LivePanel() if is_terminal(sys.stderr) else PlainLines()
+def show(events: Generator[Event, None, None], more: Sequence[View] = ()) -> None:
+    """Render every event of a run on stderr, to its end; ``more`` see the events, too."""
+    views: list[View] = [LivePanel() if is_terminal(sys.stderr) else PlainLines(), *more]
     try:
         for event in events:
-            view.show(event)
+            for view in views:
+                view.show(event)
     finally:
-        view.close()
+        for view in views:
+            view.close()
+        events.close()
+
+
+class ReadingNotes:
+    """Says every few seconds how far the reading of a large text is."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, done_bytes: int, total_bytes: int) -> None:
+        if time.monotonic() - self._last >= READING_SECONDS:
+            self._last = time.monotonic()
+            share = 100 * done_bytes / max(1, total_bytes)
+            note(f"reading the text: {share:.0f} % of {total_bytes / 1e6:,.0f} MB of work")
 
 
 class PlainLines:
@@ -94,7 +112,7 @@ class LivePanel:
         elif isinstance(event, EvalReport):
             self._valid = event
         elif isinstance(event, Sample):
-            self._sample = event.text
+            self._sample = "\n".join(printable(line) for line in event.text.split("\n"))
         elif isinstance(event, Skipped):
             self._console.print(Text(f"step {event.step}: skipped, {event.reason}", style="red"))
         elif isinstance(event, Finished):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,6 +82,9 @@ def train(
     dry_run: Annotated[
         bool, _option("Print what would be trained and what it needs.", "--dry-run")
     ] = False,
+    tensorboard: Annotated[
+        bool, _option("Scalars for TensorBoard, in OUT/tensorboard.", "--tensorboard")
+    ] = False,
 ) -> None:
     """Train a model on text files.
 
@@ -126,8 +130,7 @@ def train(
     if corpus:
         fixed["data.train"] = [_absolute(path) for path in corpus]
 
-    from rnncli.cli.panel import show
-    from rnncli.training.loop import train as run
+    from rnncli.cli.panel import ReadingNotes, View, show
 
     notes: list[str] = []
     if resume:
@@ -138,11 +141,22 @@ def train(
         from rnncli.cli.console import print_table
         from rnncli.training.plan import plan
 
-        print_table(plan(settled), title=str(out))
         for text in notes:
             note(text)
+        print_table(plan(settled), title=f"{out}: what would be trained")
         return
-    show(run(settled, out, resume=resume, overwrite=overwrite, notes=tuple(notes)))
+    views: list[View] = []
+    if tensorboard:
+        from rnncli.cli.tensorboard import TensorBoard
+
+        views.append(TensorBoard(out / "tensorboard"))
+    from rnncli.training.loop import train as run
+
+    events = run(
+        settled, out, resume=resume, overwrite=overwrite, notes=tuple(notes),
+        progress=ReadingNotes(),
+    )  # fmt: skip
+    show(events, views)
 
 
 def _settle(
@@ -174,8 +188,8 @@ def _settle(
 def _resumed(
     out: Path, fixed: Mapping[str, Any], preset: str | None, config: Path | None
 ) -> Config:
-    """The configuration of the run in ``out``; limits and threads may be changed."""
-    from rnncli.training.run_folder import read_run_config
+    """The configuration of the run in ``out``, with what may be changed changed."""
+    from rnncli.training.run_folder import read_run_config, refuse_changes
 
     if preset is not None or config is not None:
         raise UsageError(
@@ -183,17 +197,7 @@ def _resumed(
         )
     saved = read_run_config(out)
     changed = saved.with_values(fixed)
-    free = ("training.epochs", "training.max_steps", "training.max_seconds", "training.patience",
-            "training.threads", "training.save_every_seconds", "data.train")  # fmt: skip
-    for name, value in fixed.items():
-        section, _, key = name.rpartition(".")
-        before = getattr(getattr(saved, section) if section else saved, key)
-        after = getattr(getattr(changed, section) if section else changed, key)
-        if before != after and name not in free:
-            raise UsageError(
-                f"--resume cannot change {name} ({before!r} in {out}, {value!r} given); "
-                "start a new run with another --out"
-            )
+    refuse_changes(saved, changed, out)
     return changed
 
 
@@ -217,4 +221,5 @@ def _numbers(text: str) -> list[float]:
 
 
 def _absolute(path: str) -> str:
-    return path if path == "-" else str(Path(path).resolve())
+    """``path`` from the root; links stay, since what /dev/fd/63 links to is no path."""
+    return path if path == "-" else os.path.abspath(path)

@@ -6,7 +6,6 @@ not), the time the user gives and the speed of this machine. Every choice comes 
 
 from __future__ import annotations
 
-import gzip
 import os
 import time
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 from rnncli.config import DataConfig
 from rnncli.errors import FileError
+from rnncli.text.lines import Source
 
 DEFAULT_SECONDS = 600.0
 LOOK_BYTES = 1 << 20
@@ -32,20 +32,21 @@ class Glance:
 
 
 def glance(data: DataConfig) -> Glance:
-    """Look at the first megabyte of each training file. Raises FileError when one is unreadable."""
+    """Look at the first megabyte of each training file.
+
+    Raises FileError when one is unreadable, DataError when it is not the gzip file it should be.
+    """
     total, seen = 0, b""
     compressed = False
     for name in data.train:
-        if name == "-":
-            continue
+        source = Source.of(name)
         try:
-            size = os.stat(name).st_size
-            opener = gzip.open if name.endswith(".gz") else open
-            with opener(name, "rb") as file:
-                seen += file.read(LOOK_BYTES)
+            size = os.stat(source.path).st_size
         except OSError as error:
             raise FileError.of("read", name, error) from None
-        if name.endswith(".gz"):
+        with source.open() as file:
+            seen += file.read(LOOK_BYTES)
+        if source.gzipped:
             compressed, size = True, size * 3  # English shrinks to about a third
         total += size
     words = len(seen.split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +28,8 @@ class Started:
 
 @dataclass(frozen=True)
 class StepReport:
-    """The steps since the last report. ``nats`` is the mean a token over them; ``sampled`` says that
-    it is the estimate of a sampled softmax."""
+    """The steps since the last report. ``nats`` is the mean a token over them; ``sampled`` says
+    that it is the estimate of a sampled softmax."""
 
     step: int
     epoch: float
@@ -98,8 +99,11 @@ Event = Started | StepReport | EvalReport | Sample | Saved | Skipped | Finished
 
 
 def record(event: Event) -> dict[str, Any]:
-    """The event as one JSON object, with its kind under ``event``."""
+    """The event as one JSON object, with its kind under ``event``; what is no number is null."""
     values = {
         f.name: getattr(event, f.name) for f in dataclasses.fields(event) if f.name != "config"
     }
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            values[name] = None
     return {"event": type(event).__name__, **values}

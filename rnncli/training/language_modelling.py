@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -49,11 +50,13 @@ class Validation:
 class Task(Protocol):
     """What a task gives the loop. Epochs are cut into ``pieces``, numbered from 0."""
 
-    model: nn.Module
     tokenizer: Tokenizer
     pieces: int
     train_tokens: int
     valid_tokens: int
+
+    @property
+    def model(self) -> nn.Module: ...
 
     def begin_epoch(self, epoch: int) -> None:
         """Lay out ``pieces`` anew; the same for the same seed and epoch."""
@@ -91,7 +94,7 @@ class LanguageModelling:
         self.tokenizer: Tokenizer = corpus.tokenizer
         self.train_tokens = sum(len(stream.ids) for stream in corpus.train)
         self.valid_tokens = len(corpus.valid.ids) if corpus.valid is not None else 0
-        self.model = LanguageModel(config.model, self.tokenizer.vocab_size)
+        self._model = LanguageModel(config.model, self.tokenizer.vocab_size)
         self.model.stack.require_engine(config.training.engine)
         counts = self._token_counts()
         self.model.output.start_from(counts)
@@ -109,6 +112,10 @@ class LanguageModelling:
         self._lines: LineEpoch | None = None
         self._state: State | None = None
         self._next: State | None = None
+
+    @property
+    def model(self) -> LanguageModel:
+        return self._model
 
     def _token_counts(self) -> Tensor:
         """(V,): how often each token occurs in the training text."""
@@ -129,7 +136,7 @@ class LanguageModelling:
         if training.state == "carried":
             self._stream = Stream(parts, self.batch_size, self.tokenizer.boundary_id)
             cuts = self._cuts(self._stream.length, rng)
-            self._layout = [_Piece(0, a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+            self._layout = [_Piece(0, a, b) for a, b in pairwise(cuts)]
         else:
             source = LineBatches(parts, self.batch_size, self.tokenizer.boundary_id)
             self._lines = source.epoch(rng)
@@ -137,7 +144,7 @@ class LanguageModelling:
             for batch in range(len(self._lines)):
                 length = int(source.lengths[self._lines.lines(batch)].max())
                 cuts = self._cuts(length, rng)
-                self._layout += [_Piece(batch, a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+                self._layout += [_Piece(batch, a, b) for a, b in pairwise(cuts)]
         self.pieces = len(self._layout)
         if not self.pieces:
             raise DataError("data.weights leave nothing to train on; raise them")
@@ -175,8 +182,8 @@ class LanguageModelling:
     def _batch(self, piece: _Piece) -> tuple[Tensor, Tensor, Tensor | None]:
         """Inputs, targets and mask, each (T, B), on the device."""
         if self._stream is not None:
-            arrays = self._stream.window(piece.start, piece.stop)
-            inputs, targets = (torch.from_numpy(a).to(self.runtime.device) for a in arrays)
+            window = self._stream.window(piece.start, piece.stop)
+            inputs, targets = (torch.from_numpy(a).to(self.runtime.device) for a in window)
             return inputs, targets, None
         assert self._lines is not None
         if piece.start == 0:
@@ -217,6 +224,8 @@ class LanguageModelling:
             for _ in range(SAMPLE_TOKENS):
                 where = torch.tensor([token], device=self.runtime.device)
                 logits, state = self.model.step(where, state)
+                if not bool(torch.isfinite(logits).all()):  # the run is diverging
+                    break
                 p = torch.softmax(logits[0].float().cpu() / 0.8, 0)
                 token = int(torch.multinomial(p, 1, generator=generator))
                 ids.append(token)

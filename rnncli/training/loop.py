@@ -1,15 +1,16 @@
 """The training loop: a generator of events.
 
-It knows no task: pieces, losses and validation come from a ``Task``. It never prints. Everything it
-decides depends on the configuration, the seed and the state it saves, so that a run that was stopped
-and resumed ends with the weights of one that was not; only ``max_seconds`` lets the clock in.
+It knows no task: pieces, losses and validation come from a ``Task``. It never prints. Everything
+it decides depends on the configuration, the seed and the state it saves, so that a run that was
+stopped and resumed ends with the weights of one that was not; only ``max_seconds`` lets the clock
+in.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import torch
@@ -39,12 +40,14 @@ from rnncli.training.optimizers import (
     gradient_norm,
     make_optimizer,
 )
-from rnncli.training.run_folder import RunFolder, SavedRun
+from rnncli.training.run_folder import RunFolder
 from rnncli.training.schedule import Schedule
 from rnncli.training.signals import StopSignals
 
 REPORT_SECONDS = 0.5
 PATIENT_NONFINITE_STEPS = 3
+VALIDATION_COST = 0.6
+"""A token of validation takes about this share of the time that one of training takes."""
 
 
 class Diverged(RnncliError):
@@ -59,36 +62,41 @@ def train(
     overwrite: bool = False,
     notes: tuple[str, ...] = (),
     progress: Progress | None = None,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Train as ``config`` says, into ``folder``; yields events until the run is finished.
 
-    Raises UsageError when ``folder`` holds another run (unless ``resume`` or ``overwrite``) or is in
-    use, DataError and FileError for text that cannot be used, Diverged, and after saving Interrupted
-    or Terminated.
+    Nothing in ``folder`` changes before the text is read. Closing the generator ends the run where
+    it is, without saving, and gives the folder back.
+
+    Raises UsageError when ``folder`` holds another run (unless ``resume`` or ``overwrite``) or is
+    in use, DataError and FileError for text that cannot be used, Diverged, and after saving
+    Interrupted or Terminated.
     """
     began = time.monotonic()
-    with lock_run(folder), StopSignals() as stop:
+    with lock_run(folder):
         place = RunFolder(folder)
-        place.prepare(config, resume=resume, overwrite=overwrite)
+        saved = place.look(config, resume=resume, overwrite=overwrite)
         runtime = machine.prepare(
             config.training.device, config.training.precision, config.training.threads
         )
-        saved = place.read_training_state() if resume else None
         tokenizer = config.tokenizer if saved is None else saved.tokenizer()
         if saved is None and config.tokenizer.model is not None:
             tokenizer = load_sentencepiece(config.tokenizer.model)
         corpus = load_corpus(config.data, tokenizer, progress=progress)
         torch.manual_seed(config.seed)
         task = LanguageModelling(config, corpus, runtime)
-        loop = _Loop(config, task, place, stop, began)
-        place.fingerprints = [stream.fingerprint for stream in corpus.train]
-        if saved is not None:
-            loop.restore(saved)
-        yield loop.started(runtime.describe(), (*notes, *corpus.notes))
-        yield from loop.events()
+        place.describe_text(corpus)
+        # Reading the text may take long and has nothing to save: until here a signal ends it.
+        with StopSignals() as stop:
+            loop = Loop(config, task, place, stop, began)
+            if saved is not None:
+                saved.restore(loop)
+            place.begin(config, anew=saved is None)
+            yield loop.started(runtime.describe(), (*notes, *corpus.notes))
+            yield from loop.events()
 
 
-class _Loop:
+class Loop:
     """One run in progress. Public attributes are what ``RunFolder`` saves and restores."""
 
     def __init__(
@@ -109,11 +117,14 @@ class _Loop:
         self.nonfinite_run = 0
         self.best = math.inf
         self.stale = 0
+        self.validated_step = -1
         self.sampled = self.config.training.sampled_softmax > 0
         self.seconds_before = 0.0
         self.valid_seconds = 0.0
         self.began = began
         self.resumed_step = 0
+        self._trained_tokens = 0
+        self._trained_seconds = 0.0
         task.begin_epoch(0)
 
     # -- where the run stands ----------------------------------------------------------------
@@ -141,7 +152,11 @@ class _Loop:
 
     def _reserve(self) -> float:
         """Seconds kept back for the last validation and for saving."""
-        return min(1.2 * self.valid_seconds + 0.5, 0.3 * self.config.training.max_seconds)
+        seconds = self.valid_seconds
+        if not seconds and self._trained_tokens:
+            a_token = self._trained_seconds / self._trained_tokens
+            seconds = VALIDATION_COST * a_token * self.task.valid_tokens
+        return min(1.2 * seconds + 0.5, 0.3 * self.config.training.max_seconds)
 
     def _end(self) -> str | None:
         training = self.config.training
@@ -178,27 +193,26 @@ class _Loop:
         if self.resumed_step == 0:
             self.place.write_model(self, scores={})
             yield self._save(best=False)
-        window = _Window()
+        window = Window()
         last_save = time.monotonic()
         reason = self._end()
-        validated_at = self.step if self.resumed_step else -1
         while reason is None:
-            report = self._one_step(window)
-            if report is not None:
-                yield report
+            skipped = self.one_step(window)
+            if skipped is not None:
+                yield skipped
             if window.seconds() >= REPORT_SECONDS and window.tokens:
                 yield self._report(window)
-                window = _Window()
+                window = Window()
             at_epoch_end = self.piece >= self.task.pieces
             if at_epoch_end:
                 self.epoch, self.piece = self.epoch + 1, 0
                 self.task.begin_epoch(self.epoch)
             every = self.config.training.valid_every_steps
             due = self.step % every == 0 if every else at_epoch_end
-            if due and self.step != validated_at:
+            if due and self.step != self.validated_step:
                 yield from self._validate()
-                validated_at, last_save = self.step, time.monotonic()
-                window = _Window()
+                last_save = time.monotonic()
+                window = Window()
             if self.stop.received is not None:
                 yield self._save(best=False)
                 raise self.stop.error(self.step)
@@ -208,7 +222,7 @@ class _Loop:
             reason = self._end()
         if window.tokens:
             yield self._report(window)
-        if self.step != validated_at:
+        if self.step != self.validated_step:
             yield from self._validate()
         yield self.place.record(
             Finished(
@@ -221,8 +235,9 @@ class _Loop:
             )
         )
 
-    def _one_step(self, window: _Window) -> Skipped | None:
+    def one_step(self, window: Window) -> Skipped | None:
         """Run a piece and move the weights; a step that is not finite leaves them alone."""
+        began = time.monotonic()
         self.sampled = (
             self.config.training.sampled_softmax > 0
             and self.progress() < self.config.training.sampled_fraction
@@ -253,6 +268,8 @@ class _Loop:
         self.task.accept(carry=True)
         self.step, self.piece, self.nonfinite_run = self.step + 1, self.piece + 1, 0
         window.add(loss.nats, loss.tokens, norm, rate)
+        self._trained_tokens += loss.tokens
+        self._trained_seconds += time.monotonic() - began
         return None
 
     def _skip(self, reason: str) -> Skipped:
@@ -270,7 +287,7 @@ class _Loop:
         self.task.accept(carry=False)
         return event
 
-    def _report(self, window: _Window) -> StepReport:
+    def _report(self, window: Window) -> StepReport:
         report = StepReport(
             step=self.step,
             epoch=self.epochs_done,
@@ -294,7 +311,7 @@ class _Loop:
         if averaged:
             self.averaging.swap()
         validation = self.task.validate()
-        best = validation is None
+        best = validation is None and self._weights_are_finite()
         score = math.nan
         text = self.task.sample()
         if validation is not None:
@@ -312,6 +329,7 @@ class _Loop:
         if averaged:
             self.averaging.swap()
         self.valid_seconds = time.monotonic() - started
+        self.validated_step = self.step
         if validation is not None:
             yield self.place.record(
                 EvalReport(
@@ -327,17 +345,15 @@ class _Loop:
         yield self.place.record(Sample(self.step, text))
         yield self._save(best)
 
+    def _weights_are_finite(self) -> bool:
+        return all(bool(torch.isfinite(w).all()) for w in self.parameters)
+
     def _save(self, best: bool) -> Saved:
         self.place.write_training_state(self)
         return Saved(self.step, best)
 
-    def restore(self, saved: SavedRun) -> None:
-        """Put everything back as it was when ``saved`` was written."""
-        saved.restore(self)
-        self.resumed_step = self.step
 
-
-class _Window:
+class Window:
     """The steps since the last report."""
 
     def __init__(self) -> None:

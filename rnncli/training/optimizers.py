@@ -123,7 +123,8 @@ class Averaging:
 
     ema: w' = decay w' + (1 - decay) w, every step, with the decay raised from 0 in the first steps.
     nt: the plain mean of all weights since the trigger, which falls when a validation is worse than
-    the best one at least ``averaging_window`` validations earlier (Merity et al. 2017, algorithm 1).
+    the best one at least ``averaging_window`` validations earlier (Merity et al. 2017, algorithm 1,
+    with the condition as their program has it).
     """
 
     def __init__(self, config: OptimizerConfig, model: nn.Module) -> None:

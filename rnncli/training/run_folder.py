@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,23 +23,69 @@ from rnncli.checkpoint import (
     write_training_state,
 )
 from rnncli.config import Config, load_toml
-from rnncli.errors import DataError, FileError, UsageError
-from rnncli.files import write_atomically
+from rnncli.errors import DataError, FileError, ModelError, UsageError
+from rnncli.files import append, write_atomically
+from rnncli.text.corpus import Corpus
 from rnncli.text.tokenizers import Tokenizer, tokenizer_from_bytes
 from rnncli.training.events import Event, record
 from rnncli.training.optimizers import optimizer_tensors, restore_optimizer
 
 if TYPE_CHECKING:
-    from rnncli.training.loop import _Loop
+    from rnncli.training.loop import Loop
 
 CONFIG_FILE = "config.toml"
 METRICS_FILE = "metrics.jsonl"
 E_ = TypeVar("E_", bound=Event)
 
+MAY_CHANGE = frozenset(
+    {
+        "data.train",  # where the text is; that it is the same is seen by its fingerprint
+        "data.valid",
+        "training.epochs",
+        "training.max_steps",
+        "training.max_seconds",
+        "training.patience",
+        "training.save_every_seconds",
+        "training.threads",
+    }
+)
+"""What a run may be resumed with another value of."""
+
 
 def read_run_config(folder: Path) -> Config:
     """The configuration of the run in ``folder``. Raises FileError when there is none."""
+    if not (folder / CONFIG_FILE).exists():
+        raise FileError(
+            f"{folder} holds no run to resume: there is no {CONFIG_FILE} in it; "
+            "expected the folder of a run (rnncli train --out)"
+        )
     return Config.from_dict(load_toml(folder / CONFIG_FILE))
+
+
+def refuse_changes(before: Config, after: Config, folder: Path) -> None:
+    """Raise UsageError when a run in ``folder`` that began with ``before`` cannot go on with
+    ``after``."""
+    old, new = _flat(before.to_dict()), _flat(after.to_dict())
+    for name in (*new, *old):
+        if old.get(name) != new.get(name) and name not in MAY_CHANGE:
+            raise UsageError(
+                f"--resume cannot change {name} ({_shown(old, name)} in {folder}, "
+                f"{_shown(new, name)} given); start a new run with another --out"
+            )
+
+
+def _flat(values: dict[str, Any], where: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{where}{name}.")
+        else:
+            flat[f"{where}{name}"] = value
+    return flat
+
+
+def _shown(values: dict[str, Any], name: str) -> str:
+    return repr(values[name]) if name in values else "none"
 
 
 @dataclass(frozen=True)
@@ -48,6 +95,10 @@ class SavedRun:
     path: Path
     tensors: dict[str, Tensor]
     values: dict[str, Any]
+
+    def require_same(self, config: Config) -> None:
+        """Raise UsageError when the run cannot go on as ``config`` says."""
+        refuse_changes(Config.from_dict(self.values["config"]), config, self.path.parent)
 
     def tokenizer(self) -> Tokenizer:
         data = bytes(self.tensors["text.tokenizer"].numpy())
@@ -62,14 +113,16 @@ class SavedRun:
             if name.startswith(start)
         }
 
-    def restore(self, loop: _Loop) -> None:
-        """Put everything back into a fresh loop."""
+    def restore(self, loop: Loop) -> None:
+        """Put everything back into a fresh loop. Raises DataError when its text is another one."""
         values = self.values
-        if values["fingerprints"] != loop.place.fingerprints:
-            raise DataError(
-                "--resume: the training text has changed since the run was saved; "
-                "restore it, or start a new run with another --out"
-            )
+        for what in ("train_sha256", "valid_sha256"):
+            if values[what] != getattr(loop.place, what):
+                name = "training" if what == "train_sha256" else "validation"
+                raise DataError(
+                    f"--resume: the {name} text has changed since the run in {self.path.parent} "
+                    "was saved; restore it, or start a new run with another --out"
+                )
         loop.model.load_state_dict(self.part("model"))
         restore_optimizer(loop.optimizer, self.part("optimizer"))
         shadow = self.part("average")
@@ -79,6 +132,7 @@ class SavedRun:
             values["average_scores"],
         )
         loop.step, loop.epoch, loop.piece = values["step"], values["epoch"], values["piece"]
+        loop.resumed_step, loop.validated_step = values["step"], values["validated_step"]
         loop.skipped, loop.nonfinite_run = values["skipped"], values["nonfinite_run"]
         loop.stale, loop.schedule.decays = values["stale"], values["decays"]
         loop.best = math.inf if values["best"] is None else values["best"]
@@ -97,33 +151,59 @@ class RunFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.fingerprints: list[str] = []
+        self.train_sha256: list[str] = []
+        self.valid_sha256 = ""
         self._metrics_bytes = 0
 
-    def prepare(self, config: Config, *, resume: bool, overwrite: bool) -> None:
-        """Make the folder ready: nothing of another run is overwritten unless that was asked for."""
-        there = [n for n in (MODEL_FILE, TRAINING_FILE) if (self.folder / n).exists()]
-        if there and not (resume or overwrite):
-            raise UsageError(
-                f"--out {self.folder} already holds a run ({there[0]}); "
-                "--resume goes on with it, --overwrite replaces it, or give another folder"
-            )
+    def look(self, config: Config, *, resume: bool, overwrite: bool) -> SavedRun | None:
+        """What to go on from, or None for a run from its first step. Changes nothing.
+
+        Raises UsageError when the folder holds a run that was not asked for or cannot go on as
+        ``config`` says, FileError and ModelError when its state cannot be read.
+        """
+        model, state = self.folder / MODEL_FILE, self.folder / TRAINING_FILE
         if not resume:
-            for name in (TRAINING_FILE, MODEL_FILE, METRICS_FILE):
+            there = [path.name for path in (model, state) if path.exists()]
+            if there and not overwrite:
+                raise UsageError(
+                    f"--out {self.folder} already holds a run ({there[0]}); "
+                    "--resume goes on with it, --overwrite replaces it, or give another folder"
+                )
+            return None
+        if not state.exists():
+            # The first model is written before the first state; a kill may fall between them.
+            if model.exists() and read_header(model).provenance.get("step") != 0:
+                raise FileError(
+                    f"{self.folder} cannot be resumed: {TRAINING_FILE} is missing; restore it, "
+                    "or start a new run with another --out"
+                )
+            return None
+        saved = SavedRun(state, *read_training_state(state))
+        try:
+            saved.require_same(config)
+        except KeyError as error:
+            raise ModelError(
+                f"{state} has no {error}: another version of rnncli wrote it; resume with that "
+                "version, or start a new run with another --out"
+            ) from None
+        return saved
+
+    def describe_text(self, corpus: Corpus) -> None:
+        """Note which text the run is about."""
+        self.train_sha256 = [stream.fingerprint for stream in corpus.train]
+        self.valid_sha256 = corpus.valid.fingerprint if corpus.valid is not None else ""
+
+    def begin(self, config: Config, *, anew: bool) -> None:
+        """Write the configuration; with ``anew`` what an earlier run left goes away first."""
+        if anew:
+            for name in (TRAINING_FILE, MODEL_FILE, METRICS_FILE, CONFIG_FILE):
                 try:
                     (self.folder / name).unlink(missing_ok=True)
                 except OSError as error:
                     raise FileError.of("remove", self.folder / name, error) from None
         write_atomically(self.folder / CONFIG_FILE, [config.to_toml().encode()])
 
-    def read_training_state(self) -> SavedRun | None:
-        """What to go on from; None when the run was stopped before it saved anything."""
-        path = self.folder / TRAINING_FILE
-        if not path.exists():
-            return None
-        return SavedRun(path, *read_training_state(path))
-
-    def write_model(self, loop: _Loop, scores: dict[str, float]) -> None:
+    def write_model(self, loop: Loop, scores: dict[str, float]) -> None:
         write_model(
             self.folder / MODEL_FILE,
             config=loop.config,
@@ -133,7 +213,7 @@ class RunFolder:
             provenance={
                 "step": loop.step,
                 "epochs": round(loop.epochs_done, 4),
-                "train_sha256": self.fingerprints,
+                "train_sha256": self.train_sha256,
                 "train_tokens": loop.task.train_tokens,
                 "torch": torch.__version__,
             },
@@ -142,7 +222,7 @@ class RunFolder:
     def weights_sha256(self) -> str:
         return read_header(self.folder / MODEL_FILE).weights_sha256
 
-    def write_training_state(self, loop: _Loop) -> None:
+    def write_training_state(self, loop: Loop) -> None:
         tokenizer = loop.task.tokenizer
         tensors: dict[str, Tensor] = {
             "rng.cpu": torch.get_rng_state(),
@@ -159,7 +239,9 @@ class RunFolder:
             tensors |= {f"{prefix}.{name}": tensor for name, tensor in part.items()}
         values = {
             "tokenizer_kind": tokenizer.kind,
-            "fingerprints": self.fingerprints,
+            "config": loop.config.to_dict(),
+            "train_sha256": self.train_sha256,
+            "valid_sha256": self.valid_sha256,
             "step": loop.step,
             "epoch": loop.epoch,
             "piece": loop.piece,
@@ -167,6 +249,7 @@ class RunFolder:
             "nonfinite_run": loop.nonfinite_run,
             "best": loop.best if math.isfinite(loop.best) else None,
             "stale": loop.stale,
+            "validated_step": loop.validated_step,
             "decays": loop.schedule.decays,
             "average_steps": loop.averaging.steps,
             "average_scores": loop.averaging.scores,
@@ -180,13 +263,9 @@ class RunFolder:
 
     def record(self, event: E_) -> E_:
         """Append ``event`` to metrics.jsonl, and return it."""
-        line = json.dumps(record(event), ensure_ascii=False).encode() + b"\n"
-        path = self.folder / METRICS_FILE
-        try:
-            with path.open("ab") as file:
-                file.write(line)
-        except OSError as error:
-            raise FileError.of("write", path, error) from None
+        text = json.dumps(record(event), ensure_ascii=False, allow_nan=False) + "\n"
+        line = text.encode(errors="backslashreplace")  # a lone surrogate is a JSON escape, too
+        append(self.folder / METRICS_FILE, line)
         self._metrics_bytes += len(line)
         return event
 
@@ -194,9 +273,9 @@ class RunFolder:
         """Drop what was recorded after the state that the run goes on from."""
         path = self.folder / METRICS_FILE
         try:
-            data = path.read_bytes() if path.exists() else b""
-            if len(data) > size:
-                write_atomically(path, [data[:size]])
+            length = path.stat().st_size if path.exists() else 0
+            if length > size:
+                os.truncate(path, size)
         except OSError as error:
             raise FileError.of("write", path, error) from None
-        self._metrics_bytes = min(size, len(data))
+        self._metrics_bytes = min(size, length)
