@@ -17,6 +17,9 @@ from rnncli.models.stepper import prepare_stepper, read_prompt
 from rnncli.runtime import prepare
 from rnncli.text.protocol import StreamDecoder, Tokenizer
 
+_CONTEXT = 16
+"""Tokens of the prompt that the text's decoder sees: more than the bytes of any character."""
+
 
 def settle_machine(device: str, threads: int, rows: int) -> torch.device:
     """Set torch for ``rows`` at a time and return the device. ``threads`` 0: one for one row, whose
@@ -105,6 +108,6 @@ def _ready(
 def _decoder_after(tokenizer: Tokenizer, prompt: Sequence[int]) -> StreamDecoder:
     """A decoder that knows what its text follows: whether a space comes first, for one."""
     decoder = tokenizer.decoder()
-    for token in prompt[1:]:
+    for token in prompt[1:][-_CONTEXT:]:
         decoder.push(token)
     return decoder

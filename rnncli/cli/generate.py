@@ -152,15 +152,27 @@ def _check_beam(beam_size: int, num_samples: int, sampled: bool) -> None:
 
 
 def _write(events: Iterable[Piece | Sample], prompt: str, num_samples: int, as_json: bool) -> None:
-    if as_json:
-        for sample in _in_order(events):
-            print_json(_values(prompt, sample))
-    elif is_terminal(sys.stdout):
+    """Everything as soon as it is there: a reader that has seen enough ends the work."""
+    if num_samples == 1 and not as_json and not is_terminal(sys.stdout):
+        _pass_on(events)
+    elif not as_json and is_terminal(sys.stdout):
         _stream(events, num_samples)
-    elif num_samples == 1:
-        sys.stdout.writelines(sample.text for sample in _in_order(events))
     else:
-        sys.stdout.writelines(_one_line(sample.text) + "\n" for sample in _in_order(events))
+        for sample in _in_order(events):
+            if as_json:
+                print_json(_values(prompt, sample))
+            else:
+                sys.stdout.write(_one_line(sample.text) + "\n")
+            sys.stdout.flush()
+
+
+def _pass_on(events: Iterable[Piece | Sample]) -> None:
+    from rnncli.decoding.sampling import Piece
+
+    for event in events:
+        if isinstance(event, Piece):
+            sys.stdout.write(event.text)
+            sys.stdout.flush()
 
 
 def _read_prompt(prompt: str | None, prompt_file: str | None, tokenizer: Tokenizer) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from rnncli.decoding.filters import Filters, forbid
 from rnncli.decoding.protocol import AnyStepper, DecoderState
 from rnncli.decoding.stops import StopText
-from rnncli.errors import UsageError
+from rnncli.errors import DataError, UsageError
 from rnncli.text.protocol import StreamDecoder
 
 _AHEAD = 128
@@ -167,8 +167,13 @@ def sample(
             else:
                 column = draw(allowed, uniform.next([row.number for row in live]))
             tokens = column.squeeze(1)
+            chosen = tokens.tolist()
+            if max(chosen) >= logits.shape[1]:
+                raise DataError(
+                    "the model's probabilities are not numbers; its weights are damaged"
+                )
             logprobs = log_p.gather(1, column).tolist()
-        for row, token, (logprob,) in zip(live, tokens.tolist(), logprobs, strict=True):
+        for row, token, (logprob,) in zip(live, chosen, logprobs, strict=True):
             row.logprob += logprob
             if text := row.push(token):
                 yield Piece(row.number, text)

@@ -20,15 +20,20 @@ _TABLE_ELEMENTS = 1 << 22
 """Of the first layer's table: small enough that making it costs less than a hundred steps save."""
 
 
+_PROMPT_PIECE = 1024
+"""Tokens of a prompt read at once: memory does not grow with the prompt."""
+
+
 def read_prompt(model: LanguageModel, prompt: Sequence[int]) -> State:
     """The state, one row, after all tokens of ``prompt`` (N,) but the last, which is for the first
-    step. All time steps of a layer are one product."""
+    step. What does not wait for the state is one product for many time steps."""
     device = model.embedding.weight.device
     state = model.start(None, 1)
-    if len(prompt) > 1:
-        with torch.inference_mode():
-            inputs = torch.tensor(prompt[:-1], dtype=torch.int64, device=device).unsqueeze(1)
-            _, state = model.hidden(inputs, state, Run())
+    with torch.inference_mode():
+        inputs = torch.tensor(prompt[:-1], dtype=torch.int64, device=device).unsqueeze(1)
+        for start in range(0, len(inputs), _PROMPT_PIECE):
+            piece = inputs[start : start + _PROMPT_PIECE]
+            _, state = model.hidden(piece, state, Run())
     return state
 
 
@@ -86,7 +91,9 @@ def _first_input(
             columns = (fast.rows(cell.W_xh) + fast.rows(cell.a).unsqueeze(1)).t().contiguous()
             return lambda tokens: F.embedding(tokens, columns)
         if len(embedding.weight) * len(cell.a) <= _TABLE_ELEMENTS:
-            table = F.linear(embedding.weight, fast.rows(cell.W_xh), fast.rows(cell.a))
+            table = F.linear(
+                embedding.weight * embedding.scale, fast.rows(cell.W_xh), fast.rows(cell.a)
+            )
             return lambda tokens: F.embedding(tokens, table)
     return lambda tokens: project(embedding(tokens))
 

@@ -207,15 +207,15 @@ def test_what_makes_no_sense_is_refused(generate, char, args, error, named):
         generate(char, *args)
 
 
-def test_a_closed_pipe_ends_quietly(char):
-    read, write = os.pipe()
-    os.close(read)
-    done = subprocess.run(
-        [*RNNCLI, "generate", str(char), "--max-new-tokens", "5"],
-        stdout=write, stderr=subprocess.PIPE, env=cli_env(),
-    )  # fmt: skip
-    os.close(write)
-    assert (done.returncode, done.stderr) == (141, b"")
+def test_a_reader_that_has_seen_enough_ends_it_quietly(char):
+    """A text of a billion characters, of which ten are read."""
+    with subprocess.Popen(
+        [*RNNCLI, "generate", str(char), "--max-new-tokens", "1000000000"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=cli_env(),
+    ) as process:  # fmt: skip
+        assert len(process.stdout.read(10)) == 10
+        process.stdout.close()
+        assert (process.wait(timeout=60), process.stderr.read()) == (141, b"")
 
 
 def on_terminal(*args: str | Path) -> str:

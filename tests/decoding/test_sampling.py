@@ -11,7 +11,7 @@ import torch
 
 from rnncli.decoding.filters import Filters
 from rnncli.decoding.sampling import Limits, Piece, Sample, Uniform, draw, sample
-from rnncli.errors import UsageError
+from rnncli.errors import DataError, UsageError
 from tests.decoding.chains import Chain, Letters
 
 
@@ -155,3 +155,10 @@ def test_nothing_to_generate() -> None:
 def test_limits_out_of_range_are_named(wrong: tuple[Any, ...], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         Limits(*wrong)
+
+
+def test_probabilities_that_are_not_numbers_are_an_error() -> None:
+    chain = Chain(3)
+    chain.table[:] = math.nan
+    with pytest.raises(DataError, match="damaged"):
+        run(chain, 2, Limits(5))

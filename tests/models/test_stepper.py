@@ -119,7 +119,10 @@ def test_steps_leave_earlier_states_alone(precision: str) -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("length", [1, 2, 17])
-def test_reading_a_prompt_equals_stepping_through_it(cell: str, length: int) -> None:
+def test_reading_a_prompt_equals_stepping_through_it(
+    cell: str, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stepper_module, "_PROMPT_PIECE", 5)
     model = make(cell=cell, initial_state="learned")
     prompt = torch.randint(V, (length,), generator=torch.Generator().manual_seed(2)).tolist()
     state: State = model.start(None, 1)
