@@ -30,8 +30,8 @@ class Hypothesis:
 
 
 def guess_format(line: str) -> str:
-    """``moses`` or ``tsv``, by what separates the columns of ``line``."""
-    return "moses" if _BAR in line else "tsv"
+    """``moses`` or ``tsv``, by which separator ends the id of ``line``."""
+    return "moses" if _BAR in line.partition("\t")[0] else "tsv"
 
 
 def parse(line: str, format: str) -> Hypothesis:
@@ -59,9 +59,9 @@ def render(hypothesis: Hypothesis, format: str, log_p: float, combined: float) -
     ``rnncli=`` at the end of Moses' features, or as the last column."""
     one = hypothesis
     if format == "moses":
-        features = f"{one.features} rnncli= {log_p:.4f}".strip()
-        return f" {_BAR} ".join((one.id, one.text, features, f"{combined:.4f}", *one.rest))
-    return "\t".join((one.id, one.text, f"{combined:.4f}", *one.rest, f"{log_p:.4f}"))
+        features = f"{one.features} rnncli= {_fixed(log_p)}".strip()
+        return f" {_BAR} ".join((one.id, one.text, features, _fixed(combined), *one.rest))
+    return "\t".join((one.id, one.text, _fixed(combined), *one.rest, _fixed(log_p)))
 
 
 def combine(given: float | None, log_p: float, weight: float) -> float:
@@ -150,6 +150,10 @@ class BestOfEach:
     def finish(self) -> list[str]:
         """The best line of the last id, if there was any id."""
         return [] if self._best is None else [self._best.line]
+
+
+def _fixed(value: float) -> str:
+    return f"{round(value, 4) + 0.0:.4f}"  # never -0.0000
 
 
 def _is_number(text: str) -> bool:

@@ -56,9 +56,8 @@ class TorchTwin(nn.Module):
                 getattr(self.lstm, f"weight_hh_l{k}").copy_(cell.W_hh)
                 getattr(self.lstm, f"bias_ih_l{k}").copy_(cell.a)
                 getattr(self.lstm, f"bias_hh_l{k}").zero_()
-        getattr_bias = [getattr(self.lstm, f"bias_hh_l{k}") for k in range(len(cells))]
-        for bias in getattr_bias:
-            bias.requires_grad_(False)
+        for k in range(len(cells)):
+            getattr(self.lstm, f"bias_hh_l{k}").requires_grad_(False)
         self.W = nn.Parameter(model.output.W_hy.detach().clone())
         self.b = nn.Parameter(model.output.b.detach().clone())
 
