@@ -43,15 +43,18 @@ class _StepProduct(torch.autograd.Function):
     def forward(ctx: Any, v: Tensor, token: Tensor, weight: Tensor, pairs: _Pairs) -> Tensor:
         operand = v.to(weight.dtype)
         ctx.save_for_backward(operand, weight)
-        ctx.pairs, ctx.like = pairs, v.dtype
+        ctx.pairs, ctx.like, ctx.weight_gradient = pairs, v.dtype, token.grad_fn
         return (operand @ weight.t()).to(v.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         operand, weight = ctx.saved_tensors
         gradient = gradients[0].to(weight.dtype)
-        ctx.pairs.vectors.append(operand)
-        ctx.pairs.gradients.append(gradient)
+        node = ctx.weight_gradient
+        # A pass that does not want the weight's gradient must leave no pairs to the next one.
+        if node is not None and torch._C._will_engine_execute_node(node):
+            ctx.pairs.vectors.append(operand)
+            ctx.pairs.gradients.append(gradient)
         return (gradient @ weight).to(ctx.like), gradient.new_empty(0), None, None
 
 

@@ -1,0 +1,76 @@
+"""Small cells in float64 with every weight and bias random, and all that running one gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnncli.config import ModelConfig
+from rnncli.nn.cells import make_cell
+from rnncli.nn.cells.base import Cell
+from rnncli.nn.recurrence import engines, run
+from rnncli.nn.state import CellState
+
+I, H = 3, 4
+KINDS = ("elman-tanh", "elman-sigmoid", "elman-relu", "lstm", "gru", "gru-cho2014")
+
+
+def cell_config(kind: str, **values: Any) -> ModelConfig:
+    """``elman-relu`` is the cell elman with the nonlinearity relu."""
+    name, _, f = kind.partition("-") if kind.startswith("elman") else (kind, "", "")
+    return ModelConfig(cell=name, nonlinearity=f or "tanh", **values)
+
+
+def randomize(module: torch.nn.Module, seed: int = 0, std: float = 0.6) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+
+
+def make(kind: str, inputs: int = I, hidden: int = H) -> Cell:
+    cell = make_cell(cell_config(kind), inputs, hidden).double()
+    randomize(cell)
+    return cell
+
+
+def engine_cases() -> list[tuple[str, str]]:
+    """Every cell with every engine that runs it."""
+    return [(kind, engine) for kind in KINDS for engine in engines(make(kind))]
+
+
+def random_input(cell: Cell, T: int, B: int, seed: int = 1) -> tuple[Tensor, CellState]:
+    """x (T, B, I) and a state that is not zero, both wanting gradients."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    return draw(T, B, cell.input_size), tuple(
+        draw(B, cell.hidden_size) for _ in range(cell.state_parts)
+    )
+
+
+def everything(cell: Cell, engine: str, T: int, B: int) -> dict[str, Tensor]:
+    """Outputs, last state, and the gradients of inputs, state and weights of a random function of
+    all outputs and all of the last state."""
+    x, state = random_input(cell, T, B)
+    y, last = run(cell, x, state, cell.recurrent_weights(), engine=engine, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(2)
+    results = {"y": y} | {f"last {k}": part for k, part in enumerate(last)}
+    loss = sum(
+        (r * torch.randn(r.shape, generator=generator, dtype=torch.float64)).sum()
+        for r in results.values()
+    )
+    wanted = {"x": x} | {f"state {k}": part for k, part in enumerate(state)}
+    wanted |= dict(cell.named_parameters())
+    assert isinstance(loss, Tensor)
+    gradients = torch.autograd.grad(loss, list(wanted.values()))
+    results |= {f"gradient of {n}": g for n, g in zip(wanted, gradients, strict=True)}
+    return {name: tensor.detach() for name, tensor in results.items()}
+
+
+def assert_equal(found: Tensor, expected: Tensor, tolerance: float = 1e-10) -> None:
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)

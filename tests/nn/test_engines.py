@@ -1,0 +1,113 @@
+"""Every way to run a cell over time gives the reference's results and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rnncli.errors import UsageError
+from rnncli.nn.recurrence import engines, require_engine, run
+from tests.nn.cases import KINDS, assert_equal, engine_cases, everything, make, random_input
+
+CASES = engine_cases()
+OTHERS = [case for case in CASES if case[1] != "reference"]
+
+
+@pytest.mark.parametrize(("T", "B"), [(7, 3), (1, 3), (5, 1), (1, 1)])
+@pytest.mark.parametrize(("kind", "engine"), OTHERS)
+def test_equals_the_reference(kind: str, engine: str, T: int, B: int) -> None:
+    cell = make(kind)
+    found, expected = everything(cell, engine, T, B), everything(cell, "reference", T, B)
+    for name, tensor in expected.items():
+        assert tensor.abs().max() > 0, name
+        assert_equal(found[name], tensor)
+
+
+@pytest.mark.parametrize(("kind", "engine"), CASES)
+def test_gradients_are_those_of_finite_differences(kind: str, engine: str) -> None:
+    cell = make(kind, inputs=2, hidden=2)
+    x, state = random_input(cell, T=3, B=2)
+    names, parameters = zip(*cell.named_parameters(), strict=True)
+    recurrent = cell.recurrent_weights().keys()
+
+    def outputs(x: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        state, weights = rest[: cell.state_parts], rest[cell.state_parts :]
+        named = dict(zip(names, weights, strict=True))
+        with torch.nn.utils.stateless._reparametrize_module(cell, named):
+            y, last = run(
+                cell, x, state, {n: named[n] for n in recurrent}, engine=engine, dtype=x.dtype
+            )
+        return (y, *last)
+
+    assert torch.autograd.gradcheck(outputs, (x, *state, *parameters))
+
+
+@pytest.mark.parametrize(("kind", "engine"), CASES)
+def test_without_gradients_the_results_are_the_same(kind: str, engine: str) -> None:
+    cell = make(kind)
+    x, state = random_input(cell, T=5, B=2)
+    weights = cell.recurrent_weights()
+    y, last = run(cell, x, state, weights, engine=engine, dtype=torch.float64)
+    with torch.no_grad():
+        again, last_again = run(cell, x, state, weights, engine=engine, dtype=torch.float64)
+    assert y.requires_grad and not again.requires_grad
+    for mine, theirs in zip((again, *last_again), (y, *last), strict=True):
+        assert_equal(mine, theirs.detach())
+
+
+@pytest.mark.parametrize(("kind", "engine"), CASES)
+def test_frozen_weights_get_no_gradient_and_the_input_does(kind: str, engine: str) -> None:
+    cell = make(kind)
+    expected = everything(cell, "reference", 4, 2)["gradient of x"]
+    x, state = random_input(cell, T=4, B=2)
+    cell.requires_grad_(False)
+    y, last = run(cell, x, state, cell.recurrent_weights(), engine=engine, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(2)
+    results = (y, *last)
+    sum(
+        (r * torch.randn(r.shape, generator=generator, dtype=torch.float64)).sum() for r in results
+    ).backward()
+    assert_equal(x.grad, expected)
+    assert all(parameter.grad is None for parameter in cell.parameters())
+
+
+@pytest.mark.parametrize(("kind", "engine"), CASES)
+def test_gradients_of_a_graph_kept_for_a_second_time(kind: str, engine: str) -> None:
+    """Also after a pass that wanted the gradient of the input alone."""
+    cell = make(kind)
+    x, state = random_input(cell, T=4, B=2)
+    y, _ = run(cell, x, state, cell.recurrent_weights(), engine=engine, dtype=torch.float64)
+    loss = y.pow(2).sum()
+    torch.autograd.grad(loss, x, retain_graph=True)
+    first = torch.autograd.grad(loss, cell.W_hh, retain_graph=True)[0]
+    (second,) = torch.autograd.grad(loss, cell.W_hh)
+    y, _ = run(cell, x, state, cell.recurrent_weights(), engine="reference", dtype=torch.float64)
+    (expected,) = torch.autograd.grad(y.pow(2).sum(), cell.W_hh)
+    assert_equal(first, expected)
+    assert_equal(second, expected)
+
+
+@pytest.mark.parametrize(("kind", "engine"), CASES)
+def test_operands_in_bfloat16_change_little(kind: str, engine: str) -> None:
+    cell = make(kind).float()
+    x, state = (t for t in random_input(cell, T=6, B=3))
+    x, state = x.detach().float(), tuple(s.detach().float() for s in state)
+    results = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        y, _ = run(cell, x, state, cell.recurrent_weights(), engine=engine, dtype=dtype)
+        gradients = torch.autograd.grad(y.float().pow(2).sum(), list(cell.parameters()))
+        results[dtype] = [y.float(), *gradients]
+    for exact, rounded in zip(results[torch.float32], results[torch.bfloat16], strict=True):
+        error = (rounded - exact).norm() / exact.norm()
+        assert 1e-6 < error < 3e-2
+        assert rounded.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_engine_that_a_cell_lacks_is_refused_by_name(kind: str) -> None:
+    cell = make(kind)
+    for engine in ("auto", *engines(cell)):
+        require_engine(cell, engine)
+    for engine in {"closed", "vendor"} - set(engines(cell)):
+        with pytest.raises(UsageError, match=rf"training.engine: '{engine}'.*choices: auto, ref"):
+            require_engine(cell, engine)
