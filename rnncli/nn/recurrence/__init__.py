@@ -38,11 +38,11 @@ def run(
     """x: (T, B, I), state: parts of (B, H) -> h of every step (T, B, H) and the last state.
 
     ``weights`` are the recurrent matrices, perhaps with some connections dropped; ``dtype`` is the
-    type of the operands of products. An engine that a cell does not have falls to ``deferred``
-    under autograd, else to ``reference``; ``engines`` tells which ones it has.
+    type of the operands of products. ``auto`` is ``fastest``; ``engines``
+    tells which ones a cell has.
     """
-    if engine not in engines(cell):
-        engine = "deferred" if torch.is_grad_enabled() else "reference"
+    if engine == "auto":
+        engine = fastest(cell, dtype, x.device)
     return RUNNERS[engine](cell, x, state, weights, dtype)
 
 
@@ -54,6 +54,20 @@ def engines(cell: Cell) -> tuple[str, ...]:
     if vendor.has_kernel(cell):
         names.append("vendor")
     return tuple(names)
+
+
+def fastest(cell: Cell, dtype: torch.dtype, device: torch.device) -> str:
+    """The engine for this cell by its shape alone, so that a run repeats itself.
+
+    oneDNN's LSTM in bfloat16 is the fastest up to some 512 units, and only for multiples of 32.
+    """
+    if not vendor.has_kernel(cell):
+        return "deferred" if torch.is_grad_enabled() else "reference"
+    if isinstance(cell, LSTM) and device.type == "cpu" and dtype == torch.bfloat16:
+        H = cell.hidden_size
+        if H > 512 or H % 32:
+            return "closed"
+    return "vendor"
 
 
 def require_engine(cell: Cell, engine: str) -> None:

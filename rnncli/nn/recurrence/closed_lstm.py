@@ -14,13 +14,21 @@ import torch
 from torch import Tensor
 
 from rnncli.nn.cells.base import Cell
+from rnncli.nn.recurrence.products import RepeatedProduct
 from rnncli.nn.state import CellState
 
 
-def _gates_last(weight: Tensor) -> Tensor:
-    """Rows i, f, g, o -> i, f, o, g, so that the three sigmoids lie side by side."""
+def _to_rows(weight: Tensor) -> Tensor:
+    """Rows i, f, g, o -> i, f, o, 2 g: all four are then sigmoids, since tanh(x) = 2 sigmoid(2x) - 1
+    (a sigmoid costs a fraction of a tanh, and doubling is exact in any binary type)."""
     i, f, g, o = weight.chunk(4)
-    return torch.cat([i, f, o, g])
+    return torch.cat([i, f, o, g + g])
+
+
+def _from_rows(gradient: Tensor) -> Tensor:
+    """The gradient of ``_to_rows``: rows i, f, o, 2 g -> i, f, g, o."""
+    i, f, o, g = gradient.chunk(4)
+    return torch.cat([i, f, g + g, o])
 
 
 class _ClosedLSTM(torch.autograd.Function):
@@ -31,23 +39,23 @@ class _ClosedLSTM(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """x: (T, B, I), h0 and c0: (B, H), W_xh: (4H, I), W_hh: (4H, H), a: (4H,)."""
         (T, B, I), H, like = x.shape, h0.shape[1], c0.dtype
-        x, W_x, W_h = x.to(dtype), _gates_last(W_xh.to(dtype)), _gates_last(W_hh.to(dtype))
-        rows = x.reshape(T * B, I)
-        preactivations = torch.addmm(_gates_last(a.to(dtype)), rows, W_x.t()).view(T, B, 4 * H)
-        W_h_columns = W_h.t().contiguous()
-        gates = preactivations.new_empty((T, B, 4 * H), dtype=like)
-        h = preactivations.new_empty((T + 1, B, H))
+        ctx.input_type, ctx.weight_type = x.dtype, W_xh.dtype
+        x, W_x, W_h = x.to(dtype), _to_rows(W_xh.to(dtype)), _to_rows(W_hh.to(dtype))
+        projected = torch.addmm(_to_rows(a.to(dtype)), x.reshape(T * B, I), W_x.t())
+        recurrent = RepeatedProduct(W_h, B)
+        # All four gates of a step in one row: i, f, o and s = sigmoid(2 g), candidate 2 s - 1.
+        gates = c0.new_empty(T, B, 4 * H, dtype=like)
+        h = projected.new_empty(T + 1, B, H)
         c, tanh_c = c0.new_empty(T + 1, B, H), c0.new_empty(T, B, H)
         h[0], c[0] = h0, c0
-        for t in range(T):
-            gate = gates[t].copy_(preactivations[t].addmm_(h[t], W_h_columns))
-            gate[:, : 3 * H].sigmoid_()
-            gate[:, 3 * H :].tanh_()
-            i, f, o, g = gate.chunk(4, dim=1)
-            torch.mul(f, c[t], out=c[t + 1]).addcmul_(i, g)
-            torch.mul(o, torch.tanh(c[t + 1], out=tanh_c[t]), out=h[t + 1])
+        steps = zip(projected.view(T, B, 4 * H), gates, c, c[1:], tanh_c, h, h[1:], strict=False)
+        for projection, gate, c_before, c_after, squashed, h_before, h_after in steps:
+            gate.copy_(recurrent.plus(h_before, projection)).sigmoid_()
+            i, f, o, s = gate.chunk(4, dim=1)
+            torch.mul(f, c_before, out=c_after).addcmul_(i, s, value=2).sub_(i)
+            torch.add(c_after, c_after, out=squashed).sigmoid_().mul_(2).sub_(1)
+            torch.mul(o, squashed, out=h_after)
         ctx.save_for_backward(x, W_x, W_h, h, c, tanh_c, gates)
-        ctx.weight_type = W_xh.dtype
         return h[1:], h[T].to(like), c[T].clone()
 
     @staticmethod
@@ -55,32 +63,37 @@ class _ClosedLSTM(torch.autograd.Function):
         dy, dh_last, dc_last = outputs
         x, W_x, W_h, h, c, tanh_c, gates = ctx.saved_tensors
         (T, B, I), H, dtype = x.shape, h.shape[2], x.dtype
-        i, f, o, g = gates.chunk(4, dim=2)
-        # Derivatives of c(t) with respect to the preactivations of i, f and g, and of h(t) with
+        i, f, o, s = gates.chunk(4, dim=2)
+        # Derivatives of c(t) with respect to the preactivations of i, f and s, and of h(t) with
         # respect to that of o and to c(t); all steps at once.
-        slopes = torch.empty_like(gates)
-        slope = gates[:, :, : 3 * H] * (1 - gates[:, :, : 3 * H])
-        torch.mul(slope[:, :, :H], g, out=slopes[:, :, :H])
-        torch.mul(slope[:, :, H : 2 * H], c[:-1], out=slopes[:, :, H : 2 * H])
-        torch.mul(slope[:, :, 2 * H :], tanh_c, out=slopes[:, :, 2 * H : 3 * H])
-        torch.mul(1 - g * g, i, out=slopes[:, :, 3 * H :])
-        dh_dc = (1 - tanh_c * tanh_c) * o
+        slopes = torch.addcmul(gates, gates, gates, value=-1)
+        slopes[:, :, :H].mul_(torch.add(s, s).sub_(1))
+        slopes[:, :, H : 2 * H].mul_(c[:-1])
+        slopes[:, :, 2 * H : 3 * H].mul_(tanh_c)
+        slopes[:, :, 3 * H :].mul_(i).mul_(2)
+        dh_dc = torch.addcmul(o, o, tanh_c * tanh_c, value=-1)
         d_all = x.new_empty(T, B, 4 * H)
         d_step = gates.new_empty(B, 4 * H)
+        by_gate, by_o = d_step.view(B, 4, H), d_step[:, 2 * H : 3 * H]
+        recurrent = RepeatedProduct(W_h.t().contiguous(), B)
         dh, dc = dh_last.to(dtype), dc_last.clone()
+        dc_rows = dc.unsqueeze(1)
         for t in range(T - 1, -1, -1):
             dh = dh + dy[t]
+            slope, d = slopes[t], d_all[t]
             dc.addcmul_(dh, dh_dc[t])
-            torch.mul(slopes[t].view(B, 4, H), dc.unsqueeze(1), out=d_step.view(B, 4, H))
-            torch.mul(slopes[t, :, 2 * H : 3 * H], dh, out=d_step[:, 2 * H : 3 * H])
-            d_all[t].copy_(d_step)
+            torch.mul(slope.view(B, 4, H), dc_rows, out=by_gate)
+            torch.mul(slope[:, 2 * H : 3 * H], dh, out=by_o)
+            d.copy_(d_step)
             dc.mul_(f[t])
-            dh = d_all[t] @ W_h
+            dh = recurrent(d)
         d_rows = d_all.view(T * B, 4 * H)
-        dW_xh = _gates_last(d_rows.t() @ x.reshape(T * B, I)).to(ctx.weight_type)
-        dW_hh = _gates_last(d_rows.t() @ h[:-1].reshape(T * B, H)).to(ctx.weight_type)
-        da = _gates_last(d_rows.sum(0, dtype=ctx.weight_type))
-        dx = (d_rows @ W_x).view(T, B, I) if ctx.needs_input_grad[0] else None
+        dW_xh = _from_rows(d_rows.t() @ x.reshape(T * B, I)).to(ctx.weight_type)
+        dW_hh = _from_rows(d_rows.t() @ h[:-1].reshape(T * B, H)).to(ctx.weight_type)
+        da = _from_rows(d_rows.sum(0, dtype=ctx.weight_type))
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = (d_rows @ W_x).view(T, B, I).to(ctx.input_type)
         return dx, dh.to(dc.dtype), dc, dW_xh, dW_hh, da, None
 
 
