@@ -134,20 +134,22 @@ def measure(size: Size, rows: int, tokens: int, rounds: int, speed: float) -> No
     )
     model = LanguageModel(config, size.vocab_size).eval().requires_grad_(False)
     plain = Plain(size)
-    threads = 1 if rows == 1 else cores
     contenders: dict[str, Callable[[], object]] = {}
-    for count in dict.fromkeys((cores, 1)):
+    counts = list(dict.fromkeys((cores, 1)))
+    for count in counts:
         name = f"plain torch, {count} thread{'s' * (count > 1)}"
         contenders[name] = at_threads(count, lambda: plain.generate(rows, tokens), "highest")
-    steppers = {precision: prepare_stepper(model, precision) for precision in PRECISIONS}
-    for precision, stepper in steppers.items():
-        contenders[f"rnncli {precision}, {threads} thread{'s' * (threads > 1)}"] = at_threads(
-            threads,
-            lambda stepper=stepper: ours(stepper, rows, tokens),
-            "highest" if rows == 1 else "medium",
-        )
+    for precision in PRECISIONS:
+        stepper = prepare_stepper(model, precision)
+        for count in (1,) if rows == 1 else counts:
+            name = f"rnncli {precision}, {count} thread{'s' * (count > 1)}"
+            contenders[name] = at_threads(
+                count,
+                lambda stepper=stepper: ours(stepper, rows, tokens),
+                "highest" if rows == 1 else "medium",
+            )
     found = seconds(contenders, rounds)
-    base = next(iter(found.values()))
+    base = next(iter(found.values()))  # torch as it comes
     print(f"\nLSTM {size.layers}x{size.hidden_size}, V={size.vocab_size}, {rows} at a time")
     print(f"{'':28}{'tokens/s':>10}{'ratio':>8}{'bound':>10}{'of it':>8}")
     folded = size.vocab_size * 4 * size.hidden_size <= 1 << 22
