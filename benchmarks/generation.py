@@ -20,6 +20,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -145,7 +146,7 @@ def measure(size: Size, rows: int, tokens: int, rounds: int, speed: float) -> No
             name = f"rnncli {precision}, {count} thread{'s' * (count > 1)}"
             contenders[name] = at_threads(
                 count,
-                lambda stepper=stepper: ours(stepper, rows, tokens),
+                partial(ours, stepper, rows, tokens),
                 "highest" if rows == 1 else "medium",
             )
     found = seconds(contenders, rounds)

@@ -27,8 +27,7 @@ from torch import Tensor, nn
 
 from rnncli import runtime as machine
 from rnncli.config import Config
-from rnncli.text.corpus import Corpus, Counts, TokenStream, load_corpus
-from rnncli.text.tokenizers import train_tokenizer
+from rnncli.text.corpus import Corpus, load_corpus
 from rnncli.training.events import Finished, Started
 from rnncli.training.language_modelling import LanguageModelling
 from rnncli.training.loop import train

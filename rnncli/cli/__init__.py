@@ -176,6 +176,9 @@ def _take_debug(arguments: list[str]) -> tuple[list[str], bool]:
 
 
 def _prepare_process() -> None:
+    # Idle OpenMP threads spin; where the cores are shared that starves the threads they wait for.
+    # Read when torch is loaded. A short spin costs nothing on a quiet machine.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # A closed 0, 1 or 2 would be the number of the next file opened, and take what is printed.
     for stream, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
         try:

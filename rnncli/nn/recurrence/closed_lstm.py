@@ -19,7 +19,7 @@ from rnncli.nn.state import CellState
 
 
 def _to_rows(weight: Tensor) -> Tensor:
-    """Rows i, f, g, o -> i, f, o, 2 g: all four are then sigmoids, since tanh(x) = 2 sigmoid(2x) - 1
+    """Rows i, f, g, o -> i, f, o, 2 g: all four are then sigmoids, as tanh(x) = 2 sigmoid(2x) - 1
     (a sigmoid costs a fraction of a tanh, and doubling is exact in any binary type)."""
     i, f, g, o = weight.chunk(4)
     return torch.cat([i, f, o, g + g])

@@ -1,7 +1,7 @@
 """One matrix times many small batches: what a recurrence does all day.
 
-oneDNN reorders a weight into blocks in every product, which for the few rows of a time step costs as
-much as the product itself. Here the weight is reordered once, before the first step.
+oneDNN reorders a weight into blocks in every product, which for the few rows of a time step costs
+as much as the product itself. Here the weight is reordered once, before the first step.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PACKED_TYPES = (torch.float32, torch.bfloat16)
 
 
 class RepeatedProduct:
-    """x (B, H) -> x W^T (B, G) for one ``weight`` W (G, H) and many x of the same B; no autograd."""
+    """x (B, H) -> x W^T (B, G) for one ``weight`` W (G, H) and many x of equal B; no autograd."""
 
     def __init__(self, weight: Tensor, rows: int) -> None:
         """``rows`` is B, for which the blocks are laid out."""
