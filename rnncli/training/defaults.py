@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,68 +59,100 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     ``fixed``: dotted names that the user has set; what follows from them is chosen to fit.
     """
     seen = glance(data)
-    values: dict[str, Any] = {}
     reasons: list[str] = []
-
-    kind = fixed.get("tokenizer.kind") or _tokenizer(seen, reasons)
+    values: dict[str, Any] = {}
+    kind = str(fixed.get("tokenizer.kind") or _tokenizer(seen, reasons))
     vocab = int(fixed.get("tokenizer.vocab_size") or 0)
     if kind in ("bpe", "unigram") and not vocab:
         vocab = 8000 if seen.bytes < 300_000_000 else 16000
         values["tokenizer.vocab_size"] = vocab
     tokens = _token_count(kind, seen)
-    guess = {"byte": 256, "char": 120, "word": vocab or min(60_000, int(60 * tokens**0.37))}
-    V = guess.get(kind, vocab)
-    values["tokenizer.kind"] = kind
+    V = {"byte": 256, "char": 100}.get(kind, vocab or min(60_000, int(60 * tokens**0.37)))
+    words = V > 256
+    batch = int(fixed.get("training.batch_size") or (16 if tokens < 300_000 else 32))
+    bptt = int(fixed.get("training.bptt") or (35 if words else 64))
+    H, passes = _extent(V, tokens, batch * bptt, fixed, values, reasons)
+    rate = float(fixed.get("regularization.dropout") or _dropout(passes))
+    values |= {
+        "tokenizer.kind": kind,
+        "model.layers": 2,
+        "model.hidden_size": H,
+        "model.embedding_size": H,
+        "model.tied": words,
+        "regularization.dropout": rate,
+        "regularization.dropout_output": round(min(0.6, rate * 1.25), 3),
+        "regularization.locked": True,
+        "regularization.weight_drop": round(rate * 0.75, 3) if passes > 6 else 0.0,
+        "training.batch_size": batch,
+        "training.bptt": bptt,
+        "optimizer.lr": round(4e-3 * min(1.0, 384 / H), 5),
+        "schedule.warmup_steps": int(min(200, 0.05 * passes * tokens / (batch * bptt))),
+    }
+    if "regularization.dropout" not in fixed:
+        reasons.append(f"regularisation: dropout {rate:g}; the more passes, the more of it")
+    if words:
+        values["regularization.dropout_embedding"] = round(rate / 4, 3)
+        values["model.embedding_scale"] = 8.0
+    if V > 4000:
+        values["training.sampled_softmax"] = 1000
+        values["training.sampled_fraction"] = 0.9
+        reasons.append(
+            "output: the loss samples 1000 words a batch during the first 90 % of the run; "
+            "validation uses the whole vocabulary"
+        )
+    return {name: value for name, value in values.items() if name not in fixed}, reasons
 
-    limited = any(fixed.get(f"training.{n}") for n in ("epochs", "max_steps", "max_seconds"))
-    seconds = float(fixed.get("training.max_seconds") or DEFAULT_SECONDS)
-    if not limited:
+
+def _extent(
+    V: int,
+    tokens: int,
+    tokens_a_step: int,
+    fixed: Mapping[str, Any],
+    values: dict[str, Any],
+    reasons: list[str],
+) -> tuple[int, float]:
+    """Hidden units, and passes over the text: what the time allows, or what was asked for."""
+    seconds = float(fixed.get("training.max_seconds") or 0.0)
+    asked = float(fixed.get("training.epochs") or 0)
+    steps = int(fixed.get("training.max_steps") or 0)
+    if steps:
+        asked = min(asked or float("inf"), steps * tokens_a_step / tokens)
+    if "training.epochs" not in fixed:
+        values["training.epochs"] = 0
+    if asked and not seconds:
+        H = int(fixed.get("model.hidden_size") or _largest(lambda _: asked))
+        if "model.hidden_size" not in fixed:
+            reasons.append(f"size: 2 layers of {H} for {asked:.2g} passes over the text")
+        return H, asked
+    if not seconds:
+        seconds = DEFAULT_SECONDS
         values["training.max_seconds"] = seconds
         reasons.append(
             f"time: no limit was given, so {seconds / 60:g} minutes (--max-time, --epochs)"
         )
-    if not fixed.get("training.epochs"):
-        values["training.epochs"] = 0
-    layers = int(fixed.get("model.layers") or 2)
-    size, epochs, speed = _size(V, layers, tokens, seconds, fixed)
-    if fixed.get("training.epochs"):
-        epochs = float(fixed["training.epochs"])
-    values |= {"model.layers": layers, "model.hidden_size": size, "model.embedding_size": size}
-    values["model.tied"] = V > 256
+    speed = _measure_speed()
+
+    def passes(H: int) -> float:
+        output = V * H * (0.3 if V > 4000 else 1.0)
+        possible = seconds * speed / (6 * (2 * 8 * H * H + output)) / tokens
+        return min(possible, asked) if asked else possible
+
+    H = int(fixed.get("model.hidden_size") or _largest(passes))
     if "model.hidden_size" not in fixed:
         reasons.append(
-            f"size: {layers} layers of {size}; this machine computes about {speed / 1e9:.0f} "
-            f"Gflop/s, which is some {epochs:.2g} passes over {tokens:,} tokens in "
-            f"{seconds / 60:g} minutes"
+            f"size: 2 layers of {H}; at some {speed / 1e9:.0f} Gflop/s, {seconds / 60:g} minutes "
+            f"are about {passes(H):.2g} passes over {tokens:,} tokens"
         )
-    rate = _dropout(epochs, V)
-    values |= {
-        "regularization.dropout": rate,
-        "regularization.dropout_input": rate,
-        "regularization.dropout_output": round(min(0.6, rate * 1.25), 2),
-        "regularization.locked": True,
-    }
-    if V > 256:
-        values["regularization.dropout_embedding"] = round(rate / 4, 2)
-        values["regularization.weight_drop"] = round(rate * 0.8, 2) if epochs > 6 else 0.0
-    reasons.append(f"regularisation: dropout {rate:g}, the more passes the more of it")
-    batch, bptt = _batch(tokens, V)
-    values |= {"training.batch_size": batch, "training.bptt": bptt}
-    if V > 4000:
-        values["training.sampled_softmax"] = max(1000, V // 10)
-        reasons.append(
-            f"output: {values['training.sampled_softmax']} of {V:,} words are sampled for the loss "
-            "in the first 85 % of the run; validation uses all of them"
-        )
-    values |= {
-        "optimizer.name": "adamw",
-        "optimizer.lr": 4e-3 if size <= 512 else 3e-3,
-        "optimizer.beta2": 0.99,
-        "optimizer.clip_norm": 1.0,
-        "schedule.name": "cosine",
-        "schedule.warmup_steps": 100,
-    }
-    return {k: v for k, v in values.items() if k not in fixed}, reasons
+    return H, passes(H)
+
+
+SIZES = (64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
+
+
+def _largest(passes: Callable[[int], float]) -> int:
+    """The largest size that sees the text often enough: 2 passes for 256 units, 12 for 512."""
+    fitting = [H for H in SIZES if passes(H) >= 12 * (H / 512) ** 2.5]
+    return max(fitting, default=SIZES[0])
 
 
 def _tokenizer(seen: Glance, reasons: list[str]) -> str:
@@ -142,29 +174,9 @@ def _token_count(kind: str, seen: Glance) -> int:
     return max(1, int(words * (1.05 if kind == "word" else 1.4)))
 
 
-def _size(
-    V: int, layers: int, tokens: int, seconds: float, fixed: Mapping[str, Any]
-) -> tuple[int, float, float]:
-    """Hidden size, the passes over the text that the time allows with it, and flop/s."""
-    speed = _measure_speed()
-
-    def passes(H: int) -> float:
-        recurrent = layers * 8 * H * H
-        output = V * H * (0.3 if V > 4000 else 1.0)
-        return seconds * speed / (6 * (recurrent + output)) / tokens
-
-    if "model.hidden_size" in fixed:
-        H = int(fixed["model.hidden_size"])
-        return H, passes(H), speed
-    sizes = (64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
-    wanted = 6.0 if V > 256 else 10.0
-    fitting = [H for H in sizes if passes(H) >= wanted * (H / 512) ** 1.0]
-    H = max(fitting, default=sizes[0])
-    return H, passes(H), speed
-
-
 def _measure_speed() -> float:
-    """Flop/s that a recurrent layer can hope for here, to within some tens of percent."""
+    """Flop/s that a recurrent layer can hope for here, rounded to a power of the square root of two
+    so that the same machine chooses the same size again."""
     import torch
 
     from rnncli.runtime import prepare
@@ -172,29 +184,18 @@ def _measure_speed() -> float:
     runtime = prepare()
     a = torch.ones(512, 512, dtype=runtime.dtype, device=runtime.device)
     best = 0.0
-    for _ in range(5):
+    for _ in range(10):
         began = time.perf_counter()
-        for _ in range(8):
+        for _ in range(4):
             out = a @ a
         float(out[0, 0])
-        best = max(best, 8 * 2 * 512**3 / (time.perf_counter() - began))
-    return 0.45 * best
+        best = max(best, 4 * 2 * 512**3 / (time.perf_counter() - began))
+    return float(2 ** (round(2 * math.log2(0.45 * best)) / 2))
 
 
-def _dropout(epochs: float, V: int) -> float:
-    """More passes over the same text, more noise: found on Penn Treebank and tiny Shakespeare."""
-    table = ((1.5, 0.0), (3, 0.1), (6, 0.2), (10, 0.3), (20, 0.4), (40, 0.5))
-    for limit, rate in table:
-        if epochs <= limit:
+def _dropout(passes: float) -> float:
+    """Found on Penn Treebank and tiny Shakespeare, some 10^6 tokens each."""
+    for limit, rate in ((1.5, 0.0), (3, 0.1), (6, 0.2), (10, 0.3), (20, 0.4), (40, 0.5)):
+        if passes <= limit:
             return rate
     return 0.55
-
-
-def _batch(tokens: int, V: int) -> tuple[int, int]:
-    """Streams and steps: smaller for small texts, so that there are enough updates."""
-    if V > 256:
-        return (16 if tokens < 200_000 else 32, 35)
-    for limit, batch in ((300_000, 16), (3_000_000, 32)):
-        if tokens < limit:
-            return batch, 64
-    return 64, 64
