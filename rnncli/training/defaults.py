@@ -6,6 +6,7 @@ not), the time the user gives and the speed of this machine. Every choice comes 
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping

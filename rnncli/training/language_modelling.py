@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from rnncli.config import Config
+from rnncli.decoding.filters import Filters
+from rnncli.decoding.sampling import Limits, Piece, sample
 from rnncli.errors import DataError
 from rnncli.evaluation.language_model import line_nats, stream_nats
 from rnncli.models.language_model import LanguageModel
@@ -215,21 +217,13 @@ class LanguageModelling:
         return Validation(scored.nats, scored.tokens)
 
     def sample(self) -> str:
-        generator = torch.Generator().manual_seed(self.config.seed)
         self.model.eval()
-        with torch.inference_mode():
-            state = self.model.start(None, 1)
-            token = self.tokenizer.boundary_id
-            ids: list[int] = []
-            for _ in range(SAMPLE_TOKENS):
-                where = torch.tensor([token], device=self.runtime.device)
-                logits, state = self.model.step(where, state)
-                if not bool(torch.isfinite(logits).all()):  # the run is diverging
-                    break
-                p = torch.softmax(logits[0].float().cpu() / 0.8, 0)
-                token = int(torch.multinomial(p, 1, generator=generator))
-                ids.append(token)
-        return self.tokenizer.decode(ids)
+        first = torch.tensor([self.tokenizer.boundary_id], device=self.runtime.device)
+        events = sample(
+            self.model, first, self.model.start(None, 1), decoders=[self.tokenizer.decoder()],
+            limits=Limits(SAMPLE_TOKENS), filters=Filters(temperature=0.8), seed=self.config.seed,
+        )  # fmt: skip
+        return "".join(event.text for event in events if isinstance(event, Piece))
 
     # -- what a run needs to go on -----------------------------------------------------------
 

@@ -40,4 +40,4 @@ class RepeatedProduct:
 
 def _usable() -> bool:
     """Whether this build of torch has oneDNN and it is switched on."""
-    return bool(torch._C.has_mkldnn and torch._C._get_mkldnn_enabled())
+    return torch._C._has_mkldnn and torch._C._get_mkldnn_enabled()
