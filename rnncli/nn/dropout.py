@@ -39,5 +39,5 @@ def keep_mask(shape: tuple[int, ...] | torch.Size, rate: float, like: Tensor) ->
     size = math.prod(shape)
     bits = torch.empty((size + 3) // 4, dtype=torch.int64, device=like.device)
     bits.random_(-(2**63), None)
-    keep = bits.view(torch.int16)[:size] >= round(rate * 65536) - 32768
+    keep = bits.view(torch.int16)[:size] >= min(round(rate * 65536) - 32768, 32767)
     return keep.to(like.dtype).mul_(1.0 / (1.0 - rate)).view(shape)

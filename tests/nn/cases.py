@@ -53,11 +53,14 @@ def random_input(cell: Cell, T: int, B: int, seed: int = 1) -> tuple[Tensor, Cel
     )
 
 
-def everything(cell: Cell, engine: str, T: int, B: int) -> dict[str, Tensor]:
+def everything(
+    cell: Cell, engine: str, T: int, B: int, dtype: torch.dtype = torch.float64
+) -> dict[str, Tensor]:
     """Outputs, last state, and the gradients of inputs, state and weights of a random function of
     all outputs and all of the last state."""
     x, state = random_input(cell, T, B)
-    y, last = run(cell, x, state, cell.recurrent_weights(), engine=engine, dtype=torch.float64)
+    inputs, start = x.to(dtype), tuple(part.to(dtype) for part in state)
+    y, last = run(cell, inputs, start, cell.recurrent_weights(), engine=engine, dtype=dtype)
     generator = torch.Generator().manual_seed(2)
     results = {"y": y} | {f"last {k}": part for k, part in enumerate(last)}
     loss = sum(
@@ -67,7 +70,7 @@ def everything(cell: Cell, engine: str, T: int, B: int) -> dict[str, Tensor]:
     wanted = {"x": x} | {f"state {k}": part for k, part in enumerate(state)}
     wanted |= dict(cell.named_parameters())
     assert isinstance(loss, Tensor)
-    gradients = torch.autograd.grad(loss, list(wanted.values()))
+    gradients = [g.to(dtype) for g in torch.autograd.grad(loss, list(wanted.values()))]
     results |= {f"gradient of {n}": g for n, g in zip(wanted, gradients, strict=True)}
     return {name: tensor.detach() for name, tensor in results.items()}
 

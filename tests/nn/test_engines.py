@@ -88,6 +88,16 @@ def test_gradients_of_a_graph_kept_for_a_second_time(kind: str, engine: str) -> 
 
 
 @pytest.mark.parametrize(("kind", "engine"), CASES)
+def test_float32_is_as_near_as_it_can_be(kind: str, engine: str) -> None:
+    """Some kernels exist in this type alone."""
+    expected = everything(make(kind), "reference", 7, 3)
+    found = everything(make(kind).float(), engine, 7, 3, torch.float32)
+    for name, tensor in expected.items():
+        assert found[name].dtype == torch.float32
+        assert_equal(found[name].double(), tensor, 1e-4)
+
+
+@pytest.mark.parametrize(("kind", "engine"), CASES)
 def test_operands_in_bfloat16_change_little(kind: str, engine: str) -> None:
     cell = make(kind).float()
     x, state = (t for t in random_input(cell, T=6, B=3))

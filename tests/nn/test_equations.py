@@ -143,7 +143,7 @@ def test_fresh_weights(kind: str, blocks: int) -> None:
     from tests.nn.cases import cell_config
 
     torch.manual_seed(0)
-    cell = make_cell(cell_config(kind), 400, 20)
+    cell = make_cell(cell_config(kind), 400, 20).requires_grad_(False)
     recurrent = torch.cat(list(cell.recurrent_weights().values())).split(20)
     assert len(recurrent) == blocks
     for block in recurrent:
@@ -152,9 +152,13 @@ def test_fresh_weights(kind: str, blocks: int) -> None:
     forget = cell.a[20:40]
     assert float(cell.a.sum()) == (20 if kind == "lstm" else 0)
     assert kind != "lstm" or bool((forget == 1).all())
-    uniform = make_cell(cell_config(kind, init="uniform", init_scale=0.3), 50, 20)
+    uniform = make_cell(cell_config(kind, init="uniform", init_scale=0.3), 50, 20).requires_grad_(
+        False
+    )
     values = torch.cat([p.flatten() for p in uniform.parameters()])
     assert 0.29 < float(values.abs().max()) <= 0.3
     assert float(values.std()) == pytest.approx(0.3 / 3**0.5, rel=0.05)
-    normal = make_cell(cell_config(kind, init="normal", init_scale=0.3), 50, 20)
+    normal = make_cell(cell_config(kind, init="normal", init_scale=0.3), 50, 20).requires_grad_(
+        False
+    )
     assert float(normal.W_hh.std()) == pytest.approx(0.3, rel=0.1)

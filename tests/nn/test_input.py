@@ -48,7 +48,9 @@ def test_the_identity_is_neither_trained_nor_saved_but_made_again() -> None:
 @pytest.mark.parametrize(("init", "std"), [("default", 0.2 / 3**0.5), ("normal", 0.2)])
 def test_a_fresh_table(init: str, std: float) -> None:
     torch.manual_seed(0)
-    table = Embedding(ModelConfig(init=init, init_scale=0.2, embedding_size=100), 100).weight
+    table = Embedding(
+        ModelConfig(init=init, init_scale=0.2, embedding_size=100), 100
+    ).weight.detach()
     assert float(table.std()) == pytest.approx(std, rel=0.05)
     assert abs(float(table.mean())) < 0.01
 
@@ -89,6 +91,13 @@ def test_a_rate_of_zero_draws_nothing() -> None:
     assert dropout(x, 0.0, locked=True) is x
     assert drop_weights(x, 0.0) is x
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("rate", [1e-6, 0.9999999])
+def test_rates_at_the_ends(rate: float) -> None:
+    torch.manual_seed(0)
+    kept = float((dropout(torch.ones(10, 10, 100), rate, locked=False) != 0).float().mean())
+    assert kept == pytest.approx(1 - rate, abs=1e-3)
 
 
 def test_dropout_in_bfloat16_keeps_its_type() -> None:
