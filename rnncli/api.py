@@ -14,7 +14,8 @@ from rnncli.config import Config
 from rnncli.decoding.filters import Filters
 from rnncli.decoding.sampling import Limits, Sample
 from rnncli.evaluation.scoring import LineScorer
-from rnncli.evaluation.text import encode_string, evaluate_text
+from rnncli.evaluation.strings import encode_string
+from rnncli.evaluation.text import evaluate_text
 from rnncli.generation import encode_prompt
 from rnncli.generation import generate as generate_events
 from rnncli.loading import Loaded, load_language_model

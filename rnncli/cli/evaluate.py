@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from rnncli.cli.console import note, print_json, print_table
+from rnncli.cli.console import is_terminal, note, print_json, print_table
 from rnncli.cli.models import (
     BadInput,
     Device,
@@ -121,15 +123,17 @@ def evaluate(
     data = models[0].config.data
     strip = data.strip_lines if strip_lines is None else strip_lines
     texts = [_read(models[0], n, strip, on_bad_input) for n in (name or "-", dynamic_train) if n]
-    result = evaluate_text(
-        models,
-        texts[0],
-        state=state or models[0].config.training.state,
-        columns=columns,
-        run_as=Run(dtype=runtime.dtype),
-        extras=Extras(cache, adaptation, texts[1] if dynamic_train else None, mc_dropout, seed),
-        notes=("lines:stripped",) if strip else (),
-    )
+    with _progress() as progress:
+        result = evaluate_text(
+            models,
+            texts[0],
+            state=state or models[0].config.training.state,
+            columns=columns,
+            run_as=Run(dtype=runtime.dtype),
+            extras=Extras(cache, adaptation, texts[1] if dynamic_train else None, mc_dropout, seed),
+            notes=("lines:stripped",) if strip else (),
+            progress=progress,
+        )
     if as_json:
         print_json(result.to_dict())
     else:
@@ -176,6 +180,22 @@ def _read(model: Loaded, name: str, strip_lines: bool, on_bad_input: OnBadInput)
         what = "left empty" if on_bad_input == OnBadInput.EMPTY else "repaired with U+FFFD"
         note(f"{name}: {text.counts.bad_lines:,} lines were not UTF-8 and are {what}")
     return text
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    """What shows on a terminal how much is done; None where stderr is none."""
+    if not is_terminal(sys.stderr):
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    done = TextColumn("{task.completed:,.0f} of {task.total:,.0f} tokens")
+    columns = (BarColumn(), done, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=1)
+        yield lambda tokens, total: bar.update(task, completed=tokens, total=total)
 
 
 def _rows(result: Evaluation) -> Iterator[tuple[str, str]]:

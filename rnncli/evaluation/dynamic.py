@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -68,21 +69,26 @@ def gradient_statistics(
     segment: int,
     fingerprint: str,
     run_as: Run,
+    advance: Callable[[int], None] | None = None,
 ) -> GradientStatistics:
     """Statistics over training text (N,), in segments of 100 columns, as the authors gather them.
+    ``advance`` hears of the tokens of each.
 
     Raises DataError when the text is shorter than one such segment.
     """
     learner = _Learner(model, run_as)
     squares = [torch.zeros_like(p) for p in learner.parameters]
     count = 0
-    for piece in column_pieces(ids, boundary_id, min(_STATISTICS_COLUMNS, len(ids)), segment):
+    columns = max(1, min(_STATISTICS_COLUMNS, len(ids)))
+    for piece in column_pieces(ids, boundary_id, columns, segment):
         if len(piece.targets) < segment or piece.mask is not None:
             break  # a shorter one would have larger gradients
         learner.predict(piece)
         for square, gradient in zip(squares, learner.gradients(), strict=True):
             square.addcmul_(gradient, gradient)
         count += 1
+        if advance:
+            advance(piece.targets.size)
     if not count:
         raise DataError(
             f"--dynamic-train: {len(ids)} tokens are too few for gradient statistics; "
@@ -100,8 +106,10 @@ def dynamic_nats(
     *,
     run_as: Run,
     unk_id: int | None = None,
+    advance: Callable[[int], None] | None = None,
 ) -> StreamNats:
-    """A text (N,) as one stream, every segment predicted before it is learned from.
+    """A text (N,) as one stream, every segment predicted before it is learned from. ``advance``
+    hears of the tokens of each.
 
     The weights that change are a copy's; the model stays as it is.
     """
@@ -114,6 +122,8 @@ def dynamic_nats(
         if unk_id is not None:
             oov_nats += float(segment_nats[torch.from_numpy(piece.targets == unk_id)].sum())
         update(learner.gradients())
+        if advance:
+            advance(piece.targets.size)
     return StreamNats(nats, oov_nats, tokens=len(ids), columns=1)
 
 

@@ -3,17 +3,15 @@ of models that adapt to the text or are averaged over dropout masks."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
-from rnncli.config import STATES
-from rnncli.errors import DataError, UsageError, choices_hint
+from rnncli.config import STATES, RegularizationConfig
+from rnncli.errors import UsageError, choices_hint
 from rnncli.evaluation.cache import CacheConfig, add_cache
 from rnncli.evaluation.dynamic import (
     DynamicConfig,
@@ -22,15 +20,12 @@ from rnncli.evaluation.dynamic import (
     gradient_statistics,
 )
 from rnncli.evaluation.ensemble import dropout_rates, mean_probability
-from rnncli.evaluation.language_model import Totals, evaluating, model_device, predict
+from rnncli.evaluation.language_model import Predicted, Totals, evaluating, model_device, predict
 from rnncli.evaluation.pieces import PIECE, Piece, column_pieces, line_pieces
 from rnncli.loading import Loaded
 from rnncli.metrics import LanguageModelScores
 from rnncli.nn.stack import Run
-from rnncli.text.corpus import Counts, TokenStream
-from rnncli.text.protocol import Ids, id_dtype, without_surrogates
-from rnncli.text.tasks import Chunk, EncodeTask, TextOptions
-from rnncli.text.tokenizers import Tokenizer
+from rnncli.text.corpus import Progress, TokenStream
 
 
 @dataclass(frozen=True)
@@ -75,90 +70,129 @@ def evaluate_text(
     run_as: Run,
     extras: Extras | None = None,
     notes: tuple[str, ...] = (),
+    progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure a text. ``state``: carried or reset; ``notes`` go into the signatures.
+    """Measure a text. ``state``: carried or reset; ``notes`` go into the signatures; ``progress``
+    hears of the tokens run so far and in all.
 
     Raises UsageError for a combination that has no meaning, DataError for an empty text.
     """
     extras = extras or Extras()
     _check(models, state, columns, extras)
-    first, ids = models[0], text.ids
-    columns = 0 if state == "reset" else min(columns, len(ids))
-    boundary, unk = first.tokenizer.boundary_id, first.tokenizer.unk_id
-    notes = (
-        *(() if columns < 2 else (f"columns:{columns}",)),
-        *(() if len(models) == 1 else (f"models:{len(models)}",)),
-        *(
-            ()
-            if run_as.dtype == torch.float32
-            else (f"products:{str(run_as.dtype).removeprefix('torch.')}",)
-        ),
-        *notes,
-    )
+    rates = [dropout_rates(loaded.config) for loaded in models] if extras.mc_dropout else []
+    passes = len(models) * (1 + extras.mc_dropout) + (extras.dynamic is not None)
+    total = passes * len(text.ids) + (len(extras.dynamic_train.ids) if extras.dynamic_train else 0)
+    text_under = _TextUnder(models, text, state, columns, run_as, notes, _Work(progress, total))
+    apart: dict[str, LanguageModelScores] = {}
+    with evaluating(*(loaded.model for loaded in models)):
+        scores, cached = text_under.static(extras.cache)
+        if cached:
+            apart["cache"] = cached
+        if extras.mc_dropout:
+            apart["mc_dropout"] = text_under.dropout(rates, extras.mc_dropout, extras.seed)
+    if extras.dynamic:
+        apart["dynamic"] = text_under.dynamic(extras.dynamic, extras.dynamic_train)
+    return Evaluation(scores, text_under.columns, apart)
 
-    def pieces() -> Iterator[Piece]:
-        if state == "reset":
-            return line_pieces(ids, boundary, PIECE)
-        return column_pieces(ids, boundary, columns, PIECE)
 
-    def scores(sums: tuple[float, float], *more: str) -> LanguageModelScores:
-        return LanguageModelScores(
-            *sums, text.counts, first.tokenizer.kind, state, notes=(*notes, *more)
+class _TextUnder:
+    """A text under models, measured in one way after the other."""
+
+    def __init__(
+        self,
+        models: Sequence[Loaded],
+        text: TokenStream,
+        state: str,
+        columns: int,
+        run_as: Run,
+        notes: tuple[str, ...],
+        work: _Work,
+    ) -> None:
+        self.columns = 0 if state == "reset" else min(columns, len(text.ids))
+        self._models, self._text, self._state, self._run_as = models, text, state, run_as
+        self._boundary, self._unk = models[0].tokenizer.boundary_id, models[0].tokenizer.unk_id
+        self._work = work
+        dtype = str(run_as.dtype).removeprefix("torch.")
+        self._notes = (
+            *((f"columns:{self.columns}",) if self.columns > 1 else ()),
+            *((f"models:{len(models)}",) if len(models) > 1 else ()),
+            *((f"products:{dtype}",) if dtype != "float32" else ()),
+            *notes,
         )
 
-    static, apart = Totals(unk), {}
-    with evaluating(*(loaded.model for loaded in models)):
-        runs = [predict(loaded.model, pieces(), run_as) for loaded in models]
-        run = runs[0] if len(runs) == 1 else mean_probability(runs)
-        if extras.cache:
-            cached = Totals(unk).read(add_cache(static.watch(run), extras.cache))
-            apart["cache"] = scores(cached, extras.cache.note)
-        else:
-            static.read(run)
-        if extras.mc_dropout:
-            with _seeded(model_device(first.model), extras.seed):
-                runs = [
-                    predict(loaded.model, pieces(), run_as, dropout_rates(loaded.config))
-                    for loaded in models
-                    for _ in range(extras.mc_dropout)
-                ]
-                averaged = Totals(unk).read(mean_probability(runs))
-            note = f"mc-dropout:passes={extras.mc_dropout},seed={extras.seed}"
-            apart["mc_dropout"] = scores(averaged, note)
-    if extras.dynamic:
-        adapted, note = _dynamic(first, text, run_as, extras.dynamic, extras.dynamic_train)
-        apart["dynamic"] = scores(adapted, note)
-    return Evaluation(scores(static.sums), columns, apart)
+    def static(
+        self, cache: CacheConfig | None
+    ) -> tuple[LanguageModelScores, LanguageModelScores | None]:
+        """The figures of the models as they are, and those with a cache, from one pass."""
+        run, plain = self._mean([None] * len(self._models)), Totals(self._unk)
+        if cache is None:
+            return self._scores(plain.read(run)), None
+        cached = Totals(self._unk).read(add_cache(plain.watch(run), cache))
+        return self._scores(plain.sums), self._scores(cached, cache.note)
 
+    def dropout(
+        self, rates: Sequence[RegularizationConfig], passes: int, seed: int
+    ) -> LanguageModelScores:
+        """The mean over ``passes`` of each model under dropout with its own rates."""
+        with _seeded(model_device(self._models[0].model), seed):
+            sums = Totals(self._unk).read(self._mean(rates, passes))
+        return self._scores(sums, f"mc-dropout:passes={passes},seed={seed}")
 
-def encode_string(tokenizer: Tokenizer, text: str, *, strip_lines: bool = False) -> TokenStream:
-    """A text as ids, as ``encode_file`` gives those of a file. Raises DataError if it is empty."""
-    if not text:
-        raise DataError("the text is empty; expected at least one line")
-    options = TextOptions(strip_lines, byte_exact=tokenizer.kind == "byte")
-    text = without_surrogates(text).removesuffix("\n") + "\n"
-    data = text.encode()
-    header, payload = EncodeTask(tokenizer, options).run(Chunk(data, "text", 1))
-    ids: Ids = np.frombuffer(payload, id_dtype(tokenizer.vocab_size))
-    counts = Counts().plus(header, again=False)
-    return TokenStream(ids, counts, hashlib.sha256(data).hexdigest())
-
-
-def _dynamic(
-    loaded: Loaded, text: TokenStream, run_as: Run, config: DynamicConfig, train: TokenStream | None
-) -> tuple[tuple[float, float], str]:
-    """The nats of all tokens and of the unknown ones, and the note for the signature."""
-    boundary, unk = loaded.tokenizer.boundary_id, loaded.tokenizer.unk_id
-    statistics = None
-    if train is not None:
-        statistics = gradient_statistics(
-            loaded.model, train.ids, boundary,
-            segment=config.segment, fingerprint=train.fingerprint, run_as=run_as,
+    def dynamic(self, config: DynamicConfig, train: TokenStream | None) -> LanguageModelScores:
+        """The first model's figures when it goes on learning."""
+        model, advance, statistics = self._models[0].model, self._work.advance, None
+        if train is not None:
+            statistics = gradient_statistics(
+                model, train.ids, self._boundary, segment=config.segment,
+                fingerprint=train.fingerprint, run_as=self._run_as, advance=advance,
+            )  # fmt: skip
+        summed = dynamic_nats(
+            model, self._text.ids, self._boundary, config, statistics,
+            run_as=self._run_as, unk_id=self._unk, advance=advance,
         )  # fmt: skip
-    summed = dynamic_nats(
-        loaded.model, text.ids, boundary, config, statistics, run_as=run_as, unk_id=unk
-    )
-    return (summed.nats, summed.oov_nats), dynamic_note(config, statistics)
+        return self._scores((summed.nats, summed.oov_nats), dynamic_note(config, statistics))
+
+    def _mean(
+        self, rates: Sequence[RegularizationConfig | None], passes: int = 1
+    ) -> Iterator[Predicted]:
+        """The mean probability of ``passes`` runs of each model, with its dropout rates."""
+        runs = [
+            self._watched(predict(loaded.model, self._pieces(), self._run_as, dropout))
+            for loaded, dropout in zip(self._models, rates, strict=True)
+            for _ in range(passes)
+        ]
+        return runs[0] if len(runs) == 1 else mean_probability(runs)
+
+    def _pieces(self) -> Iterator[Piece]:
+        if self._state == "reset":
+            return line_pieces(self._text.ids, self._boundary, PIECE)
+        return column_pieces(self._text.ids, self._boundary, self.columns, PIECE)
+
+    def _watched(self, run: Iterable[Predicted]) -> Iterator[Predicted]:
+        for part in run:
+            self._work.advance(part.targets.numel())
+            yield part
+
+    def _scores(self, sums: tuple[float, float], *more: str) -> LanguageModelScores:
+        return LanguageModelScores(
+            *sums,
+            self._text.counts,
+            self._models[0].tokenizer.kind,
+            self._state,
+            notes=(*self._notes, *more),
+        )
+
+
+class _Work:
+    """Tells ``progress`` how much is done."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def advance(self, tokens: int) -> None:
+        self._done = min(self._done + tokens, self._total)  # padding counts for nothing
+        if self._progress:
+            self._progress(self._done, self._total)
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from rnncli.errors import UsageError
 from rnncli.evaluation.ensemble import dropout_rates, load_ensemble, mean_probability
 from rnncli.evaluation.language_model import Totals, evaluating, predict
 from rnncli.evaluation.pieces import column_pieces, line_pieces
-from rnncli.evaluation.text import Extras, encode_string, evaluate_text
+from rnncli.evaluation.strings import encode_string
+from rnncli.evaluation.text import Extras, evaluate_text
 from rnncli.nn.stack import Run
 from tests.evaluation.truth import DOUBLE, random_ids, small_model, stepped
 from tests.helpers import tiny_model

@@ -11,7 +11,8 @@ from rnncli.errors import DataError, UsageError
 from rnncli.evaluation.cache import CacheConfig
 from rnncli.evaluation.dynamic import DynamicConfig
 from rnncli.evaluation.ensemble import load_ensemble
-from rnncli.evaluation.text import Extras, encode_string, evaluate_text
+from rnncli.evaluation.strings import encode_string
+from rnncli.evaluation.text import Extras, evaluate_text
 from rnncli.loading import Loaded
 from rnncli.nn.stack import Run
 from rnncli.text.corpus import encode_file

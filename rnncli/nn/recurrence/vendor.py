@@ -15,6 +15,9 @@ from rnncli.nn.cells.gru import GRU
 from rnncli.nn.cells.lstm import LSTM
 from rnncli.nn.state import CellState
 
+_MANY_STEPS = 64
+"""From so many steps on, the packing of weights pays off even for a single sequence."""
+
 
 def has_kernel(cell: Cell) -> bool:
     """Whether the library has a kernel that computes exactly this cell."""
@@ -35,8 +38,8 @@ def run_vendor(
     parts = [s.to(dtype).unsqueeze(0) for s in state]
     x = x.to(dtype)
     options = (True, 1, 0.0, torch.is_grad_enabled(), False, False)
-    # oneDNN packs the weights anew in every call: a loss for single steps and single rows.
-    small = x.device.type == "cpu" and (x.shape[0] == 1 or x.shape[1] == 1)
+    # oneDNN packs the weights anew in every call: a loss for few rows.
+    small = x.device.type == "cpu" and (len(x) == 1 or (x.shape[1] == 1 and len(x) < _MANY_STEPS))
     VF: Any = torch._VF
     with _without_onednn() if small else nullcontext():
         if isinstance(cell, LSTM):
