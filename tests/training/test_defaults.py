@@ -1,0 +1,92 @@
+"""What is chosen for a text that nobody has tuned for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rnncli.config import Config, DataConfig
+from rnncli.errors import FileError
+from rnncli.training import defaults
+
+
+@pytest.fixture(autouse=True)
+def _known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(defaults, "_measure_speed", lambda: 3.2e11)
+
+
+def chosen(path: Path, text: bytes, **fixed: Any) -> tuple[Config, list[str]]:
+    path.write_bytes(text)
+    dotted = {name.replace("__", "."): value for name, value in fixed.items()}
+    values, reasons = defaults.choose(DataConfig(train=(str(path),)), dotted)
+    assert not set(values) & set(dotted)
+    return Config().with_values({**values, **dotted}), reasons
+
+
+def test_text_with_unknown_words_is_read_by_word(tmp_path: Path) -> None:
+    config, reasons = chosen(tmp_path / "t", b" the <unk> sat on a mat \n" * 9000)
+    assert config.tokenizer.kind == "word"
+    assert config.model.tied
+    assert any("<unk>" in reason for reason in reasons)
+
+
+def test_plain_small_text_is_read_by_character(tmp_path: Path) -> None:
+    config, _ = chosen(tmp_path / "t", b"The cat sat on the mat.\n" * 9000)
+    assert config.tokenizer.kind == "char"
+    assert not config.model.tied
+    assert config.training.sampled_softmax == 0
+
+
+def test_large_text_is_read_by_subword(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(defaults, "CHAR_LIMIT_BYTES", 1000)
+    config, _ = chosen(tmp_path / "t", b"The cat sat on the mat.\n" * 9000)
+    assert config.tokenizer.kind == "bpe"
+    assert config.tokenizer.vocab_size == 8000
+
+
+def test_more_time_means_a_larger_model_and_more_dropout(tmp_path: Path) -> None:
+    text = b"The cat sat on the mat.\n" * 40_000
+    runs = [chosen(tmp_path / "t", text, training__max_seconds=60.0 * m)[0] for m in (1, 5, 20, 60)]
+    sizes = [run.model.hidden_size for run in runs]
+    rates = [run.regularization.dropout for run in runs]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+    assert rates == sorted(rates)
+    assert rates[0] < rates[-1]
+
+
+def test_without_any_limit_there_is_a_time_and_it_is_told(tmp_path: Path) -> None:
+    config, reasons = chosen(tmp_path / "t", b"The cat sat on the mat.\n" * 9000)
+    assert config.training.max_seconds == defaults.DEFAULT_SECONDS
+    assert any("no limit was given" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("limit", [{"training__epochs": 3}, {"training__max_steps": 50}])
+def test_a_limit_that_is_given_is_the_only_one(tmp_path: Path, limit: dict[str, int]) -> None:
+    config, _ = chosen(tmp_path / "t", b"The cat sat on the mat.\n" * 9000, **limit)
+    assert config.training.max_seconds == 0
+    assert config.training.epochs == limit.get("training__epochs", 0)
+
+
+def test_what_is_given_stays_and_the_rest_fits_it(tmp_path: Path) -> None:
+    config, _ = chosen(
+        tmp_path / "t",
+        b"The cat sat on the mat.\n" * 9000,
+        model__hidden_size=48,
+        regularization__dropout=0.15,
+        tokenizer__kind="byte",
+    )
+    assert (config.model.hidden_size, config.regularization.dropout) == (48, 0.15)
+    assert config.tokenizer.kind == "byte"
+
+
+def test_missing_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="absent"):
+        defaults.choose(DataConfig(train=(str(tmp_path / "absent"),)), {})
+
+
+def test_the_same_speed_rounds_to_the_same_size() -> None:
+    sizes = {defaults._largest(lambda H, f=f: 12 * f * (512 / H) ** 2) for f in (1.0, 1.02)}
+    assert sizes == {512}
