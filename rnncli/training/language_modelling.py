@@ -223,7 +223,10 @@ class LanguageModelling:
             self.model, first, self.model.start(None, 1), decoders=[self.tokenizer.decoder()],
             limits=Limits(SAMPLE_TOKENS), filters=Filters(temperature=0.8), seed=self.config.seed,
         )  # fmt: skip
-        return "".join(event.text for event in events if isinstance(event, Piece))
+        try:
+            return "".join(event.text for event in events if isinstance(event, Piece))
+        except DataError:  # no probabilities: the run is diverging, and the loop will say so
+            return ""
 
     # -- what a run needs to go on -----------------------------------------------------------
 

@@ -210,6 +210,8 @@ class Loop:
             every = self.config.training.valid_every_steps
             due = self.step % every == 0 if every else at_epoch_end
             if due and self.step != self.validated_step:
+                if window.tokens:
+                    yield self._report(window)
                 yield from self._validate()
                 last_save = time.monotonic()
                 window = Window()

@@ -61,26 +61,27 @@ def _time_steps(loop: Loop) -> tuple[float, float]:
     """Median seconds and mean tokens of a step; the first step, which warms up, does not count."""
     loop.one_step(Window())
     seconds: list[float] = []
-    window = Window()
-    while len(seconds) < min(TIMED_STEPS, max(1, loop.task.pieces - 1)):
+    window, finite = Window(), 0
+    while len(seconds) < TIMED_STEPS and sum(seconds) < TIMED_SECONDS:
         if loop.piece >= loop.task.pieces:
             loop.piece = 0
             loop.task.begin_epoch(0)
         began = time.monotonic()
-        loop.one_step(window)
+        finite += loop.one_step(window) is None
         seconds.append(time.monotonic() - began)
-        if sum(seconds) >= TIMED_SECONDS:
-            break
-    return statistics.median(seconds), window.tokens / len(seconds)
+        loop.nonfinite_run = 0  # a run would end, a plan goes on
+    tokens = window.tokens / finite if finite else loop.task.train_tokens / loop.task.pieces
+    return statistics.median(seconds), tokens
 
 
 def _model_rows(config: Config, task: LanguageModelling, loop: Loop) -> list[Row]:
     model = config.model
     sizes = " + ".join(f"{size}" for size in model.layer_sizes())
+    layers = f"{model.layers} layer{'s' * (model.layers > 1)}"
     first = "one-hot input" if model.input == "one-hot" else f"embedding {model.embedding_size}"
     last = "tied softmax" if model.tied else model.output
     return [
-        ("model", f"{model.cell}, {model.layers} layers of {sizes}, {first}, {last}"),
+        ("model", f"{model.cell}, {layers} of {sizes}, {first}, {last}"),
         ("parameters", f"{sum(p.numel() for p in loop.parameters):,}"),
         ("vocabulary", f"{task.tokenizer.vocab_size:,} ({task.tokenizer.kind})"),
     ]
