@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import platform
 from dataclasses import dataclass
 
 import torch
 
 from rnncli.errors import UsageError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Names of options in glibc's malloc.h."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ def prepare(device: str = "auto", precision: str = "auto", threads: int = 0) -> 
     """
     count = threads or _processors()
     torch.set_num_threads(count)
+    _keep_freed_memory()
     # Denormal numbers, which decaying states produce, cost 10 to 25 times a normal operation.
     torch.set_flush_denormal(True)
     if device == "cuda" and not torch.cuda.is_available():
@@ -51,6 +58,20 @@ def _processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep the memory of freed tensors instead of returning it to the system.
+
+    A training step frees and allocates the same large tensors again and again; fresh pages for them
+    took a fifth of its time. The peak stays the same. Elsewhere than on glibc nothing happens.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1)):
+            mallopt(option, value)
 
 
 def _multiplies_bfloat16(kind: str) -> bool:
