@@ -180,6 +180,7 @@ class _Update:
         self._parameters = parameters
         self._trained = [p.detach().clone() for p in parameters]
         self._lr, decay = _rates(config, statistics)
+        self._decay = decay
         self._divisors: list[Tensor] | None = None
         self._pulls: list[Tensor | float] = [decay] * len(parameters)
         if statistics:
@@ -191,7 +192,8 @@ class _Update:
     @torch.no_grad()
     def __call__(self, gradients: tuple[Tensor, ...]) -> None:
         for k, (theta, g) in enumerate(zip(self._parameters, gradients, strict=True)):
-            theta.lerp_(self._trained[k], self._pulls[k])
+            if self._decay:
+                theta.lerp_(self._trained[k], self._pulls[k])
             if self._divisors is None:
                 theta.add_(g, alpha=-self._lr)
             else:

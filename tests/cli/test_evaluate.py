@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
+import pty
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from rnncli.checkpoint import read_model, write_model
 from rnncli.errors import DataError, FileError, UsageError
 from tests.cli.in_process import Run, in_process
-from tests.helpers import run_cli, tiny_model
+from tests.helpers import RNNCLI, cli_env, run_cli, tiny_model
 
 KEYS = ["nats", "tokens", "words", "characters", "bytes", "oov", "perplexity", "word_perplexity",
         "bits_per_character", "bits_per_byte", "perplexity_without_oov", "state", "signature",
@@ -70,6 +75,49 @@ def test_state_columns_and_stripping(folder: Path, evaluate: Run):
     assert len({v["nats"] for v in (carried, reset, columns, stripped)}) == 4
     assert stripped["tokens"] == stripped["bytes"] == 520
     assert stripped["signature"].endswith("|lines:stripped")
+
+
+def test_state_and_stripping_are_as_in_training(folder: Path, evaluate: Run, tmp_path: Path):
+    saved = read_model(folder / "a")
+    changes = {"training.state": "reset", "data.strip_lines": True}
+    write_model(
+        tmp_path / "model.safetensors", config=saved.config.with_values(changes),
+        tokenizer=saved.tokenizer, weights=saved.weights, scores={}, provenance={},
+    )  # fmt: skip
+    text = folder / "text.txt"
+    trained = json.loads(evaluate(tmp_path, text, "--json"))
+    options = ("--state", "reset", "--strip-lines")
+    assert trained == json.loads(evaluate(folder / "a", text, "--json", *options))
+    options = ("--state", "carried", "--no-strip-lines")
+    plain = json.loads(evaluate(folder / "a", text, "--json"))
+    assert plain == json.loads(evaluate(tmp_path, text, "--json", *options))
+
+
+def test_products_in_bfloat16_are_signed(folder: Path, evaluate: Run):
+    exact, rounded = (
+        json.loads(evaluate(folder / "a", folder / "text.txt", "--json", "--precision", precision))
+        for precision in ("float32", "bfloat16")
+    )
+    assert rounded["signature"] == exact["signature"] + "|products:bfloat16"
+    assert rounded["nats"] == pytest.approx(exact["nats"], rel=0.02)
+    assert rounded["nats"] != exact["nats"]
+
+
+def test_a_terminal_gets_a_table_and_sees_progress(folder: Path):
+    master, slave = pty.openpty()
+    command = [*RNNCLI, "evaluate", str(folder / "a"), str(folder / "text.txt")]
+    with subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, env=cli_env({"COLUMNS": "120"})
+    ) as process:
+        os.close(slave)
+        shown = bytearray()
+        with contextlib.suppress(OSError):  # how a terminal that was closed reads
+            while chunk := os.read(master, 4096):
+                shown += chunk
+        os.close(master)
+        assert process.wait(30) == 0
+    assert all(part in shown.decode() for part in ("┌", "perplexity without OOV"))
+    assert "560 of 560 tokens" in shown.decode()
 
 
 def test_ensembles_however_they_are_named(folder: Path, evaluate: Run):
