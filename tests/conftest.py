@@ -1,0 +1,17 @@
+"""What every test starts from."""
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _leave_torch_as_it_was() -> Iterator[None]:
+    """Settings of the whole process, which ``rnncli.runtime.prepare`` makes, end with a test."""
+    yield
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_flush_denormal(False)
+        torch.set_float32_matmul_precision("highest")
