@@ -91,7 +91,9 @@ def evaluate(
     ] = None,
     dynamic_train: Annotated[
         str | None,
-        Option("--dynamic-train", metavar="FILE", help="Training text for gradient statistics."),
+        Option(
+            "--dynamic-train", metavar="FILE", help="Training text, best all, for its statistics."
+        ),
     ] = None,
     mc_dropout: Annotated[
         int, Option("--mc-dropout", metavar="N", min=0, help="Also the mean over N dropout masks.")
