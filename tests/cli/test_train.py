@@ -1,7 +1,6 @@
 """``rnncli train``: options to configuration, exit codes, what is printed."""
 
 import io
-import json
 import os
 import re
 import signal
@@ -16,7 +15,7 @@ from rnncli.checkpoint import read_header
 from rnncli.cli.train import parse_time
 from rnncli.errors import UsageError
 from rnncli.training.run_folder import read_run_config
-from tests.helpers import RNNCLI, cli_env, run_cli
+from tests.helpers import RNNCLI, cli_env
 from tests.training.runs import at_step, metrics, send, write_text
 
 SMALL = [
@@ -191,7 +190,7 @@ def test_standard_input_is_a_corpus(text, rnncli, tmp_path, monkeypatch):
     assert "the training text has changed" in err
 
 
-def test_a_pipe_is_a_corpus(text, tmp_path):
+def test_a_process_and_a_pipe_as_its_corpus(text, tmp_path):
     """As bash makes one for <(...), by a name that is no path."""
     end, other = os.pipe()
     os.write(other, text.read_bytes())
@@ -207,16 +206,9 @@ def test_a_pipe_is_a_corpus(text, tmp_path):
         )
     finally:
         os.close(end)
-    assert done.returncode == 0, done.stderr
-    assert read_header(tmp_path / "run").provenance["train_tokens"] == pytest.approx(440, abs=60)
-
-
-def test_the_entry_point(text, tmp_path):
-    done = run_cli("train", text, "--out", tmp_path / "run", *SMALL, "--max-steps", 3)
     assert (done.returncode, done.stdout) == (0, b""), done.stderr
-    assert b"done after 3 steps" in done.stderr
-    info = json.loads(run_cli("info", tmp_path / "run", "--json").stdout)
-    assert info["weights_sha256"] == read_header(tmp_path / "run").weights_sha256
+    assert b"done after 2 steps" in done.stderr
+    assert read_header(tmp_path / "run").provenance["train_tokens"] == pytest.approx(440, abs=60)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def config(folder: Path, epochs: int):
         folder / "text.txt",
         data__valid=str(folder / "text.txt"),
         training__epochs=epochs,
-        training__valid_every_steps=2,
+        training__valid_every_steps=4,
     )
 
 
@@ -68,7 +68,7 @@ def test_every_operation_failing_in_turn(name, begun, tmp_path, monkeypatch):
             assert_same_state(begun / "whole", folder)
         if calls <= turn:
             break
-    assert turn >= {"_open": 12, "_write": 20, "_fsync": 8, "_replace": 4}[name]
+    assert turn >= {"_open": 8, "_write": 20, "_fsync": 6, "_replace": 3}[name]
 
 
 def test_a_disk_that_fills(begun, tmp_path):
