@@ -83,7 +83,7 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "regularization.dropout": rate,
         "regularization.dropout_output": round(min(0.6, rate * 1.25), 3),
         "regularization.locked": True,
-        "regularization.weight_drop": round(rate * 0.75, 3) if passes > 6 else 0.0,
+        "regularization.weight_drop": round(rate / 2, 3) if passes > 6 else 0.0,
         "training.batch_size": batch,
         "training.bptt": bptt,
         "optimizer.lr": round(4e-3 * min(1.0, 384 / H), 5),
@@ -196,7 +196,7 @@ def _measure_speed() -> float:
 
 def _dropout(passes: float) -> float:
     """Found on Penn Treebank and tiny Shakespeare, some 10^6 tokens each."""
-    for limit, rate in ((1.5, 0.0), (3, 0.1), (6, 0.2), (10, 0.3), (20, 0.4), (40, 0.5)):
+    for limit, rate in ((1.5, 0.0), (3, 0.1), (6, 0.2), (10, 0.25), (20, 0.3), (40, 0.4)):
         if passes <= limit:
             return rate
-    return 0.55
+    return 0.5
