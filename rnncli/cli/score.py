@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rnncli.evaluation.scoring import LineScorer
 
 EXAMPLES = """
-rnncli score run book.txt
+head -n 20 book.txt | rnncli score run
 echo "The night was clear." | rnncli score run --level word
 rnncli score run book.txt --format srilm --level summary
 """
