@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from rnncli import runtime as machine
 from rnncli.config import Config
 from rnncli.text.corpus import Corpus, load_corpus
-from rnncli.training.events import Finished, Started
+from rnncli.training.events import StepReport
 from rnncli.training.language_modelling import LanguageModelling
 from rnncli.training.loop import train
 from rnncli.training.optimizers import clip, gradient_norm, make_optimizer
@@ -184,30 +184,29 @@ def measure(size: Size, text: Path, rounds: int, steps: int) -> None:
     print("  loss at step  " + " ".join(f"{k:8d}" for k in points))
     print("    plain       " + " ".join(f"{first.losses[k]:8.4f}" for k in points))
     print("    rnncli      " + " ".join(f"{ours.losses[k]:8.4f}" for k in points))
-    loop = [loop_speed(config) for _ in range(3)]
-    bare = []
+    loop, bare = [], []
     for _ in range(3):
+        loop.append(loop_speed(config))
         fresh = OurRun(config, corpus, first.model)
-        began = time.perf_counter()
-        for _ in range(steps):
+        for _ in range(5):
             fresh.step()
-        bare.append(steps / (time.perf_counter() - began))
+        began = time.perf_counter()
+        for _ in range(60):
+            fresh.step()
+        bare.append(60 / (time.perf_counter() - began))
     overhead = statistics.median(bare) / statistics.median(loop) - 1
     print(f"  overhead of the training loop over its own steps {100 * overhead:.1f} %")
 
 
 def loop_speed(config: Config) -> float:
-    """Steps a second of the whole loop, from its first event to its last step."""
+    """Steps a second of the whole loop, from its first report to its last."""
+    marks = []
     with tempfile.TemporaryDirectory() as folder:
-        began = 0.0
-        last = 0.0
-        for event in train(config, Path(folder)):
-            if isinstance(event, Started):
-                began = time.perf_counter()
-            elif not isinstance(event, Finished):
-                last = max(last, getattr(event, "step", 0))
-        del last
-        return config.training.max_steps / (time.perf_counter() - began)
+        for event in train(config.with_values({"training.max_steps": 80}), Path(folder)):
+            if isinstance(event, StepReport):
+                marks.append((time.perf_counter(), event.step))
+    (began, first), (ended, last) = marks[0], marks[-1]
+    return (last - first) / (ended - began)
 
 
 def main() -> None:

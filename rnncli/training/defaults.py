@@ -70,6 +70,7 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     tokens = _token_count(kind, seen)
     V = {"byte": 256, "char": 100}.get(kind, vocab or min(60_000, int(60 * tokens**0.37)))
     words = V > 256
+    embedded = fixed.get("model.input") != "one-hot"
     batch = int(fixed.get("training.batch_size") or (16 if tokens < 300_000 else 32))
     bptt = int(fixed.get("training.bptt") or (35 if words else 64))
     H, passes = _extent(V, tokens, batch * bptt, fixed, values, reasons)
@@ -79,7 +80,8 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "model.layers": 2,
         "model.hidden_size": H,
         "model.embedding_size": H,
-        "model.tied": words,
+        "model.tied": words and embedded,
+        "model.embedding_scale": 8.0 if embedded else 1.0,
         "regularization.dropout": rate,
         "regularization.dropout_output": round(min(0.6, rate * 1.25), 3),
         "regularization.locked": True,
@@ -93,7 +95,6 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         reasons.append(f"regularisation: dropout {rate:g}; the more passes, the more of it")
     if words:
         values["regularization.dropout_embedding"] = round(rate / 4, 3)
-        values["model.embedding_scale"] = 8.0
     if V > 4000:
         values["training.sampled_softmax"] = 1000
         values["training.sampled_fraction"] = 0.9
