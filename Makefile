@@ -9,7 +9,7 @@ DEMO_TIME ?= 90s
 
 demo: install
 	$(BIN)/rnncli train sample_data/book.txt --out $(DEMO) --max-time $(DEMO_TIME) --overwrite
-	tail -n 100 sample_data/book.txt | $(BIN)/rnncli evaluate $(DEMO)
+	tail -n 47 sample_data/book.txt | $(BIN)/rnncli evaluate $(DEMO)
 	$(BIN)/rnncli generate $(DEMO) --prompt "The river " --max-new-tokens 300 --temperature 0.7 --seed 1
 
 test: install
