@@ -95,6 +95,7 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         reasons.append(f"regularisation: dropout {rate:g}; the more passes, the more of it")
     if words:
         values["regularization.dropout_embedding"] = round(rate / 4, 3)
+        values["optimizer.weight_decay"] = 0.1
     if V > 4000:
         values["training.sampled_softmax"] = 1000
         values["training.sampled_fraction"] = 0.9
@@ -197,7 +198,7 @@ def _measure_speed() -> float:
 
 def _dropout(passes: float) -> float:
     """Found on Penn Treebank and tiny Shakespeare, some 10^6 tokens each."""
-    for limit, rate in ((1.5, 0.0), (3, 0.1), (6, 0.2), (10, 0.25), (20, 0.3), (40, 0.4)):
+    for limit, rate in ((1.5, 0.0), (3, 0.1), (5, 0.2), (9, 0.25), (12, 0.3), (20, 0.4)):
         if passes <= limit:
             return rate
     return 0.5
