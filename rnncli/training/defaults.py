@@ -20,6 +20,8 @@ from rnncli.text.lines import Source
 DEFAULT_SECONDS = 600.0
 LOOK_BYTES = 1 << 20
 CHAR_LIMIT_BYTES = 30_000_000
+LEARNING_RATES = {"sgd": 5.0, "adagrad": 0.05}
+"""Where the rate that suits Adam and RMSprop does not; gradients are clipped at norm 1."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,15 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     batch = int(fixed.get("training.batch_size") or (16 if tokens < 300_000 else 32))
     bptt = int(fixed.get("training.bptt") or (35 if words else 64))
     H, passes = _extent(V, tokens, batch * bptt, fixed, values, reasons)
-    rate = float(fixed.get("regularization.dropout") or _dropout(passes))
+    rate = float(fixed.get("regularization.dropout", _dropout(passes)))
+    whole = fixed.get("model.output") != "adaptive"
+    optimizer = str(fixed.get("optimizer.name", "adamw"))
     values |= {
         "tokenizer.kind": kind,
-        "model.layers": 2,
+        "model.layers": _layers(fixed),
         "model.hidden_size": H,
         "model.embedding_size": H,
-        "model.tied": words and embedded,
+        "model.tied": words and embedded and whole,
         "model.embedding_scale": 8.0 if embedded else 1.0,
         "regularization.dropout": rate,
         "regularization.dropout_output": round(min(0.6, rate * 1.25), 3),
@@ -88,15 +92,16 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "regularization.weight_drop": round(rate / 2, 3) if passes > 6 else 0.0,
         "training.batch_size": batch,
         "training.bptt": bptt,
-        "optimizer.lr": round(4e-3 * min(1.0, 384 / H), 5),
+        "optimizer.lr": LEARNING_RATES.get(optimizer, round(4e-3 * min(1.0, 384 / H), 5)),
         "schedule.warmup_steps": int(min(200, 0.05 * passes * tokens / (batch * bptt))),
     }
     if "regularization.dropout" not in fixed:
         reasons.append(f"regularisation: dropout {rate:g}; the more passes, the more of it")
     if words:
         values["regularization.dropout_embedding"] = round(rate / 4, 3)
-        values["optimizer.weight_decay"] = 0.1
-    if V > 4000:
+        if optimizer == "adamw":  # for the others it is an L2 penalty, and far too strong a one
+            values["optimizer.weight_decay"] = 0.1
+    if V > 4000 and whole:
         values["training.sampled_softmax"] = 1000
         values["training.sampled_fraction"] = 0.9
         reasons.append(
@@ -125,7 +130,9 @@ def _extent(
     if asked and not seconds:
         H = int(fixed.get("model.hidden_size") or _largest(lambda _: asked))
         if "model.hidden_size" not in fixed:
-            reasons.append(f"size: 2 layers of {H} for {asked:.2g} passes over the text")
+            reasons.append(
+                f"size: {_layers(fixed)} layers of {H} for {asked:.2g} passes over the text"
+            )
         return H, asked
     if not seconds:
         seconds = DEFAULT_SECONDS
@@ -137,16 +144,20 @@ def _extent(
 
     def passes(H: int) -> float:
         output = V * H * (0.3 if V > 4000 else 1.0)
-        possible = seconds * speed / (6 * (2 * 8 * H * H + output)) / tokens
+        possible = seconds * speed / (6 * (_layers(fixed) * 8 * H * H + output)) / tokens
         return min(possible, asked) if asked else possible
 
     H = int(fixed.get("model.hidden_size") or _largest(passes))
     if "model.hidden_size" not in fixed:
         reasons.append(
-            f"size: 2 layers of {H}; at some {speed / 1e9:.0f} Gflop/s, {seconds / 60:g} minutes "
-            f"are about {passes(H):.2g} passes over {tokens:,} tokens"
+            f"size: {_layers(fixed)} layers of {H}; at some {speed / 1e9:.0f} Gflop/s, "
+            f"{seconds / 60:g} minutes are about {passes(H):.2g} passes over {tokens:,} tokens"
         )
     return H, passes(H)
+
+
+def _layers(fixed: Mapping[str, Any]) -> int:
+    return int(fixed.get("model.layers", 2))
 
 
 SIZES = (64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)

@@ -90,3 +90,34 @@ def test_missing_text_is_named(tmp_path: Path) -> None:
 def test_the_same_speed_rounds_to_the_same_size() -> None:
     sizes = {defaults._largest(lambda H, f=f: 12 * f * (512 / H) ** 2) for f in (1.0, 1.02)}
     assert sizes == {512}
+
+
+WORDS = (" ".join(f"w{k}" for k in range(3000)) + " <unk> \n").encode() * 30
+
+
+def test_no_dropout_means_none_at_all(tmp_path: Path) -> None:
+    config, _ = chosen(tmp_path / "t", WORDS, regularization__dropout=0.0, training__epochs=30)
+    rates = config.regularization
+    assert (rates.input_rate, rates.output_rate, rates.dropout_embedding) == (0.0, 0.0, 0.0)
+    assert rates.weight_drop == 0.0
+
+
+def test_an_adaptive_softmax_is_neither_tied_nor_sampled(tmp_path: Path) -> None:
+    config, _ = chosen(tmp_path / "t", WORDS * 10, model__output="adaptive")
+    assert not config.model.tied
+    assert config.training.sampled_softmax == 0
+
+
+@pytest.mark.parametrize(("name", "decay"), [("adamw", 0.1), ("adam", 0.0), ("sgd", 0.0)])
+def test_weights_decay_only_where_decay_is_decoupled(
+    tmp_path: Path, name: str, decay: float
+) -> None:
+    config, _ = chosen(tmp_path / "t", WORDS, optimizer__name=name)
+    assert config.optimizer.weight_decay == decay
+    assert (config.optimizer.lr >= 1.0) == (name == "sgd")
+
+
+def test_layers_that_are_given_are_told(tmp_path: Path) -> None:
+    config, reasons = chosen(tmp_path / "t", WORDS, model__layers=3, training__epochs=2)
+    assert config.model.layers == 3
+    assert any("3 layers" in reason for reason in reasons)
