@@ -64,7 +64,7 @@ def _keep_freed_memory() -> None:
     """Have glibc keep the memory of freed tensors instead of returning it to the system.
 
     A training step frees and allocates the same large tensors again and again; fresh pages for them
-    took a fifth of its time. The peak stays the same. Elsewhere than on glibc nothing happens.
+    are a large part of its time. The peak stays the same. Elsewhere than on glibc nothing happens.
     """
     if platform.libc_ver()[0] != "glibc":
         return
