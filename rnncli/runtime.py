@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import platform
+import time
 from dataclasses import dataclass
 
 import torch
@@ -34,8 +36,8 @@ class Runtime:
 def prepare(device: str = "auto", precision: str = "auto", threads: int = 0) -> Runtime:
     """Settle what ``auto`` means here and set torch accordingly.
 
-    bfloat16 is chosen where the processor multiplies it natively. Raises UsageError for a device
-    that this machine does not have.
+    bfloat16 is chosen where the processor multiplies it faster than float32. Raises UsageError for
+    a device that this machine does not have.
     """
     count = threads or _processors()
     torch.set_num_threads(count)
@@ -45,11 +47,11 @@ def prepare(device: str = "auto", precision: str = "auto", threads: int = 0) -> 
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("training.device: no CUDA device here; choices: auto, cpu")
     kind = "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
-    if precision == "auto":
-        precision = "bfloat16" if _multiplies_bfloat16(kind) else "float32"
     if kind == "cpu" and not _rounds_float32():
         # float32 products through oneDNN: twice MKL's speed on some processors, no less exact.
         torch.set_float32_matmul_precision("medium")
+    if precision == "auto":
+        precision = "bfloat16" if _bfloat16_pays(kind) else "float32"
     return Runtime(torch.device(kind), getattr(torch, precision), count)
 
 
@@ -74,10 +76,27 @@ def _keep_freed_memory() -> None:
             mallopt(option, value)
 
 
-def _multiplies_bfloat16(kind: str) -> bool:
+def _bfloat16_pays(kind: str) -> bool:
+    """Whether products of bfloat16 are worth their rounding: having the instructions is not enough,
+    since some processors run them at half the speed of float32's."""
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return False
+    return product_speed(torch.bfloat16) > 1.1 * product_speed(torch.float32)
+
+
+def product_speed(dtype: torch.dtype, device: torch.device | str = "cpu") -> float:
+    """Flop/s of a product of two matrices (512, 512): the best of a few."""
+    a = torch.ones(512, 512, dtype=dtype, device=device)
+    best = math.inf
+    for _ in range(10):
+        began = time.perf_counter()
+        for _ in range(4):
+            out = a @ a
+        float(out[0, 0])
+        best = min(best, time.perf_counter() - began)
+    return 4 * 2 * 512**3 / best
 
 
 def _rounds_float32() -> bool:

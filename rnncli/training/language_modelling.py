@@ -53,6 +53,7 @@ class Task(Protocol):
     """What a task gives the loop. Epochs are cut into ``pieces``, numbered from 0."""
 
     tokenizer: Tokenizer
+    runtime: Runtime
     pieces: int
     train_tokens: int
     valid_tokens: int

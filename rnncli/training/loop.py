@@ -76,9 +76,8 @@ def train(
     with lock_run(folder):
         place = RunFolder(folder)
         saved = place.look(config, resume=resume, overwrite=overwrite)
-        runtime = machine.prepare(
-            config.training.device, config.training.precision, config.training.threads
-        )
+        precision = config.training.precision if saved is None else saved.precision(config)
+        runtime = machine.prepare(config.training.device, precision, config.training.threads)
         tokenizer = config.tokenizer if saved is None else saved.tokenizer()
         if saved is None and config.tokenizer.model is not None:
             tokenizer = load_sentencepiece(config.tokenizer.model)

@@ -100,6 +100,10 @@ class SavedRun:
         """Raise UsageError when the run cannot go on as ``config`` says."""
         refuse_changes(Config.from_dict(self.values["config"]), config, self.path.parent)
 
+    def precision(self, config: Config) -> str:
+        """The one that the run began with: what ``auto`` means is measured, and must not change."""
+        return str(self.values.get("precision", config.training.precision))
+
     def tokenizer(self) -> Tokenizer:
         data = bytes(self.tensors["text.tokenizer"].numpy())
         return tokenizer_from_bytes(self.values["tokenizer_kind"], data)
@@ -240,6 +244,7 @@ class RunFolder:
         values = {
             "tokenizer_kind": tokenizer.kind,
             "config": loop.config.to_dict(),
+            "precision": str(loop.task.runtime.dtype).removeprefix("torch."),
             "train_sha256": self.train_sha256,
             "valid_sha256": self.valid_sha256,
             "step": loop.step,
