@@ -25,12 +25,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from rnncli.config import ModelConfig
 from rnncli.decoding.filters import Filters
 from rnncli.decoding.sampling import Limits, sample
 from rnncli.models.language_model import LanguageModel
 from rnncli.models.packed import PRECISIONS
 from rnncli.models.stepper import PreparedStepper, prepare_stepper
+from rnncli.sections import ModelConfig
 
 BYTES = {"float32": 4, "float16": 2, "int8": 1}
 

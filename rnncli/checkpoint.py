@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.safetensors"
 TRAINING_FILE = "training.safetensors"
+NO_TOKENIZER = "none"
+"""The kind of tokenizer of a model that reads no text."""
 
 _TORCH_NAMES = {"F64": "float64", "I64": "int64", "F32": "float32", "I32": "int32",
                 "F16": "float16", "BF16": "bfloat16", "I16": "int16", "I8": "int8",
@@ -54,11 +56,12 @@ class Header:
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A verified model. ``weights`` are on the CPU and belong to the caller."""
+    """A verified model. ``weights`` are on the CPU and belong to the caller; ``tokenizer`` is None
+    for a task without text."""
 
     header: Header
     config: Config
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
     weights: dict[str, Tensor]
 
 
@@ -79,7 +82,7 @@ def write_model(
     path: Path,
     *,
     config: Config,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     weights: Mapping[str, Tensor],
     scores: Mapping[str, float | int | str],
     provenance: Mapping[str, Any],
@@ -87,12 +90,15 @@ def write_model(
     """Write a model atomically. ``weights`` may be on any device and in any layout."""
     fields = {
         "config": config.to_dict(),
-        "tokenizer_kind": tokenizer.kind,
-        "vocab_size": tokenizer.vocab_size,
+        "tokenizer_kind": tokenizer.kind if tokenizer else NO_TOKENIZER,
+        "vocab_size": tokenizer.vocab_size if tokenizer else 0,
         "scores": dict(scores),
         "provenance": dict(provenance),
     }
-    write_container(path, "model", fields, [*_blobs(weights), _tokenizer_blob(tokenizer)])
+    blobs = _blobs(weights)
+    if tokenizer is not None:
+        blobs.append(_tokenizer_blob(tokenizer))
+    write_container(path, "model", fields, blobs)
 
 
 def write_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
@@ -128,7 +134,10 @@ def read_model(path: Path) -> SavedModel:
             config = Config.from_dict(header.config)
         except UsageError as error:
             raise container.damaged(f"its configuration is not valid: {error}") from None
-        return SavedModel(header, config, _read_tokenizer(container), _read_tensors(container))
+        tokenizer = None
+        if header.tokenizer_kind != NO_TOKENIZER:
+            tokenizer = _read_tokenizer(container)
+        return SavedModel(header, config, tokenizer, _read_tensors(container))
 
 
 def read_tokenizer(path: Path) -> Tokenizer:

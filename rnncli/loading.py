@@ -35,6 +35,8 @@ def load_language_model(path: Path, device: torch.device | str = "cpu") -> Loade
         raise UsageError(
             f"{path} is a model for --task {saved.config.task}; this needs a language model"
         )
+    if saved.tokenizer is None:
+        raise ModelError(f"{path} is damaged: a language model without a tokenizer")
     with torch.device("meta"):
         model = LanguageModel(saved.config.model, saved.tokenizer.vocab_size)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

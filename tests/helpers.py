@@ -51,8 +51,9 @@ def tiny_model(
     import torch
 
     from rnncli.checkpoint import write_model
-    from rnncli.config import Config, ModelConfig, TokenizerConfig
+    from rnncli.config import Config
     from rnncli.models.language_model import LanguageModel
+    from rnncli.sections import ModelConfig, TokenizerConfig
     from rnncli.text.tokenizers import train_tokenizer
 
     kind = TokenizerConfig(kind=tokenizer)

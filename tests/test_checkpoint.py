@@ -25,8 +25,9 @@ from rnncli.checkpoint import (
     write_tokenizer,
     write_training_state,
 )
-from rnncli.config import Config, ModelConfig, TokenizerConfig
+from rnncli.config import Config
 from rnncli.errors import FileError, ModelError, RnncliError
+from rnncli.sections import ModelConfig, TokenizerConfig
 from rnncli.text.tokenizers import Tokenizer, train_tokenizer
 
 CONFIG = Config(seed=7, model=ModelConfig(hidden_size=8, embedding_size=8))

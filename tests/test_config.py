@@ -14,19 +14,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnncli import config as module
-from rnncli.config import (
-    Config,
+from rnncli import sections as module
+from rnncli.cell_table import CELLS, OPTIONS
+from rnncli.config import Config, load_toml, parse_assignment
+from rnncli.errors import FileError, UsageError
+from rnncli.sections import (
     DataConfig,
     ModelConfig,
     RegularizationConfig,
     ScheduleConfig,
     TokenizerConfig,
     TrainingConfig,
-    load_toml,
-    parse_assignment,
 )
-from rnncli.errors import FileError, UsageError
 
 SECTIONS = {f.name: f for f in dataclasses.fields(Config) if f.name not in ("task", "seed")}
 FIELDS = [
@@ -36,9 +35,12 @@ FIELDS = [
 ]
 CHOICES = {
     "tokenizer.kind": module.TOKENIZERS,
-    "model.cell": module.CELLS,
+    "model.cell": tuple(CELLS),
+    "model.direction": module.DIRECTIONS,
+    "model.residual": module.RESIDUALS,
+    "model.recurrent_init": module.RECURRENT_INITS,
     "model.input": ("embedding", "one-hot"),
-    "model.nonlinearity": module.NONLINEARITIES,
+    "model.nonlinearity": OPTIONS["nonlinearity"].choices,
     "model.initial_state": ("zero", "learned"),
     "model.output": ("softmax", "adaptive"),
     "model.init": module.INITS,
@@ -52,6 +54,10 @@ CHOICES = {
 }
 
 
+OF_CELLS = {"model.nonlinearity": {"model": {"cell": "elman", "nonlinearity": "maxoux"}}}
+"""Where a choice belongs to some cells."""
+
+
 def hint_of(section: str, field: dataclasses.Field[Any]) -> Any:
     return typing.get_type_hints(typing.get_type_hints(Config)[section])[field.name]
 
@@ -60,6 +66,12 @@ def values(name: str, hint: Any) -> st.SearchStrategy[Any]:
     """What a field may be, mostly; where fields exclude each other the test says so."""
     if name in CHOICES:
         return st.sampled_from(CHOICES[name])
+    option = OPTIONS.get(name.removeprefix("model."))
+    if option is not None and option.choices:
+        return st.none() | st.sampled_from(option.choices)
+    if option is not None and hint in (int | None, float | None):
+        number = st.integers if hint == int | None else st.floats
+        return st.none() | number(int(option.low), int(min(option.high, 2**40)))
     if isinstance(hint, types.UnionType):
         inner = next(h for h in typing.get_args(hint) if h is not type(None))
         return st.none() | values(name, inner)
@@ -88,6 +100,9 @@ def configs(draw: st.DrawFn) -> Config:
             if value is not None:
                 tree.setdefault(section, {})[field.name] = value
     model, training = tree.get("model", {}), tree.setdefault("training", {})
+    for option in set(OPTIONS) - set(CELLS[model.get("cell", "lstm")].options):
+        model.pop(option, None)
+    model.pop("direction", None)
     if model.get("input") == "one-hot" or model.get("output") == "adaptive":
         model["tied"] = False
     if model.get("input") == "one-hot":
@@ -124,7 +139,7 @@ def test_every_choice_is_answered_with_the_nearest(name: str) -> None:
     right = CHOICES[name][-1]
     near = right[:-1] + "x"
     with pytest.raises(UsageError) as caught:
-        Config.from_dict({section: {field: near}})
+        Config.from_dict({section: {field: near}, **OF_CELLS.get(name, {})})
     message = str(caught.value)
     assert message.startswith(f"{name}: unknown value {near!r}; did you mean '")
     assert all(choice in message.split("Choices: ")[1] for choice in CHOICES[name])

@@ -10,8 +10,9 @@ import tomllib
 
 import pytest
 
-from rnncli.config import Config, ModelConfig, load_toml
+from rnncli.config import Config, load_toml
 from rnncli.errors import UsageError
+from rnncli.sections import ModelConfig
 from rnncli.zoo import Entry, list_entries, load_entry, names
 from rnncli.zoo.__main__ import BEGIN, END, page
 from tests.helpers import ROOT, cli_env

@@ -22,8 +22,8 @@ from rnncli.cli.models import (
     models_and_file,
 )
 from rnncli.cli.streams import OnBadInput
-from rnncli.config import STATES
 from rnncli.errors import UsageError
+from rnncli.sections import STATES
 
 if TYPE_CHECKING:
     from rnncli.evaluation.cache import CacheConfig

@@ -12,8 +12,8 @@ from typer import Argument, Option
 
 from rnncli.cli.console import is_terminal, note, print_json
 from rnncli.cli.streams import read_available
-from rnncli.config import DEVICES
 from rnncli.errors import FileError, UsageError
+from rnncli.sections import DEVICES
 
 if TYPE_CHECKING:
     from rnncli.decoding.sampling import Piece, Sample

@@ -8,8 +8,8 @@ from typing import Annotated
 from typer import Argument, Option
 
 from rnncli.cli.streams import OnBadInput
-from rnncli.config import DEVICES
 from rnncli.errors import UsageError
+from rnncli.sections import DEVICES
 
 Model = Annotated[
     Path | None,

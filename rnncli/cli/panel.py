@@ -14,6 +14,7 @@ from rnncli.training.events import (
     EvalReport,
     Event,
     Finished,
+    Quantity,
     Sample,
     Skipped,
     Started,
@@ -142,16 +143,17 @@ class LivePanel:
         if step is None:
             return Panel(Text("starting ..."), title="rnncli train", title_align="left")
         sampled = " (sampled softmax)" if step.sampled else ""
-        grid.add_row("train", f"{step.nats:.4f} nats a token, perplexity {ppl(step.nats)}{sampled}")
+        grid.add_row("train", f"{loss(step.nats, step.quantity)} a {step.quantity.unit}{sampled}")
         grid.add_row("", Text(curve(self._losses, 48), style="cyan"))
         if self._valid is not None:
             best = ", the best so far" if self._valid.best else ""
             grid.add_row(
                 "valid",
-                f"{self._valid.score:.4f} nats, perplexity {ppl(self._valid.score)} "
+                f"{loss(self._valid.score, self._valid.quantity)} "
                 f"at step {self._valid.step:,}{best}",
             )
-        grid.add_row("speed", f"{step.tokens_per_second:,.0f} tokens/s, lr {step.lr:.2e}")
+        speed = f"{step.tokens_per_second:,.0f} {step.quantity.unit}s/s"
+        grid.add_row("speed", f"{speed}, lr {step.lr:.2e}")
         left = step.seconds * (1 - step.progress) / max(1e-6, step.progress)
         grid.add_row(
             "time", f"{clock(step.seconds)} gone, {clock(left)} left; step {step.step:,}, "
@@ -168,10 +170,13 @@ def opening(event: Started) -> list[str]:
     """What is about to happen, in a few lines."""
     model = event.config.model
     lines = [*event.notes]
+    what, kind = "data", ""
+    if event.quantity.unit == "token":
+        what, kind = "text", f" ({event.config.tokenizer.kind})"
     lines.append(
         f"model: {model.layers} x {model.hidden_size} {model.cell}, {event.parameters:,} "
-        f"parameters; text: {event.train_tokens:,} training and {event.valid_tokens:,} "
-        f"validation tokens ({event.config.tokenizer.kind}); {event.machine}"
+        f"parameters; {what}: {event.train_tokens:,} training and {event.valid_tokens:,} "
+        f"validation {event.quantity.unit}s{kind}; {event.machine}"
     )
     if event.resumed_step:
         lines.append(f"going on after step {event.resumed_step:,}")
@@ -180,29 +185,32 @@ def opening(event: Started) -> list[str]:
 
 def step_line(event: StepReport) -> str:
     sampled = " (sampled)" if event.sampled else ""
+    train = loss(event.nats, event.quantity, " ppl")
     return (
-        f"step {event.step} epoch {event.epoch:.2f} train {event.nats:.4f} nats ppl "
-        f"{ppl(event.nats)}{sampled} lr {event.lr:.2e} {event.tokens_per_second:,.0f} tokens/s "
+        f"step {event.step} epoch {event.epoch:.2f} train {train}{sampled} lr {event.lr:.2e} {event.tokens_per_second:,.0f} {event.quantity.unit}s/s "
         f"{clock(event.seconds)} ({100 * event.progress:.0f} %)"
     )
 
 
 def eval_line(event: EvalReport) -> str:
+    valid = loss(event.score, event.quantity, " ppl")
     return (
-        f"step {event.step} epoch {event.epoch:.2f} valid {event.score:.4f} nats ppl "
-        f"{ppl(event.score)}{' averaged' if event.averaged else ''}{' best' if event.best else ''}"
+        f"step {event.step} epoch {event.epoch:.2f} valid {valid}"
+        f"{' averaged' if event.averaged else ''}{' best' if event.best else ''}"
     )
 
 
 def finish_line(event: Finished) -> str:
     best = "no validation text"
     if math.isfinite(event.best_score):
-        best = f"best validation {event.best_score:.4f} nats, perplexity {ppl(event.best_score)}"
+        best = f"best validation {loss(event.best_score, event.quantity)}"
     return f"done after {event.step:,} steps, {clock(event.seconds)} ({event.reason}); {best}"
 
 
-def ppl(nats: float) -> str:
-    return f"{math.exp(min(nats, 50.0)):.2f}"
+def loss(value: float, quantity: Quantity, sign: str = ", perplexity") -> str:
+    """ "1.2345 nats, perplexity 3.44", or without the perplexity where there is none."""
+    text = f"{value:.4f} {quantity.name}"
+    return f"{text}{sign} {math.exp(min(value, 50.0)):.2f}" if quantity.perplexity else text
 
 
 def clock(seconds: float) -> str:

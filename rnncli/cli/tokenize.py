@@ -10,8 +10,8 @@ from typer import Argument, Option
 
 from rnncli.cli.console import note
 from rnncli.cli.streams import LineReader, OnBadInput, filter_lines, open_lines
-from rnncli.config import TOKENIZERS, TokenizerConfig
 from rnncli.errors import DataError, UsageError
+from rnncli.sections import TOKENIZERS, TokenizerConfig
 
 if TYPE_CHECKING:
     from rnncli.text.tokenizers import Tokenizer

@@ -163,7 +163,8 @@ def _settle(
     fixed: Mapping[str, Any], preset: str | None, config: Path | None
 ) -> tuple[Config, list[str]]:
     """The configuration: a preset or file, or chosen from the text; then what was given."""
-    from rnncli.config import DataConfig, load_toml
+    from rnncli.config import load_toml
+    from rnncli.sections import DataConfig
 
     if preset is not None and config is not None:
         raise UsageError("--preset and --config: give one of them")

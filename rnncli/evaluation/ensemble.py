@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
-from rnncli.config import Config, RegularizationConfig
+from rnncli.config import Config
 from rnncli.errors import UsageError
 from rnncli.evaluation.language_model import Predicted
 from rnncli.loading import Loaded, load_language_model
+from rnncli.sections import RegularizationConfig
 
 
 def load_ensemble(paths: Sequence[Path], device: torch.device | str = "cpu") -> list[Loaded]:

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rnncli.config import RegularizationConfig
 from rnncli.evaluation.pieces import (
     PIECE,
     Array,
@@ -29,6 +28,7 @@ from rnncli.evaluation.pieces import (
 from rnncli.models.language_model import LanguageModel
 from rnncli.nn.stack import Run
 from rnncli.nn.state import State
+from rnncli.sections import RegularizationConfig
 
 
 @dataclass(frozen=True)

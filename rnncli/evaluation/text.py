@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from rnncli.config import STATES, RegularizationConfig
 from rnncli.errors import UsageError, choices_hint
 from rnncli.evaluation.cache import CacheConfig, add_cache
 from rnncli.evaluation.dynamic import (
@@ -25,6 +24,7 @@ from rnncli.evaluation.pieces import PIECE, Piece, column_pieces, line_pieces
 from rnncli.loading import Loaded
 from rnncli.metrics import LanguageModelScores
 from rnncli.nn.stack import Run
+from rnncli.sections import STATES, RegularizationConfig
 from rnncli.text.corpus import Progress, TokenStream
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from rnncli.models.packed import pack
-from rnncli.nn.cells.base import Cell
-from rnncli.nn.cells.elman import NONLINEARITIES, Elman
+from rnncli.nn.cells.base import NONLINEARITIES, Cell
+from rnncli.nn.cells.elman import Elman
 from rnncli.nn.cells.gru import GRU
 from rnncli.nn.cells.lstm import LSTM
 from rnncli.nn.state import CellState
@@ -86,7 +86,7 @@ class AnyCell:
     def __init__(self, cell: Cell, precision: str) -> None:
         self.cell = cell
         self.packed = {
-            name: pack(weight, None, precision) for name, weight in cell.recurrent_weights().items()
+            name: pack(weight, None, precision) for name, weight in cell.step_weights().items()
         }
 
     def rows(self, weight: Tensor) -> Tensor:

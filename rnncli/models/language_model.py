@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rnncli.config import ModelConfig, RegularizationConfig
 from rnncli.nn.dropout import dropout
 from rnncli.nn.embedding import Embedding
 from rnncli.nn.softmax import AdaptiveSoftmax, SampledVocabulary, Softmax
 from rnncli.nn.stack import Run, Stack
 from rnncli.nn.state import State
+from rnncli.sections import ModelConfig, RegularizationConfig
 
 
 class LanguageModel(nn.Module):

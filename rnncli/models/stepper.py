@@ -14,7 +14,7 @@ from rnncli.models.packed import pack
 from rnncli.nn.cells.base import Cell
 from rnncli.nn.softmax import Softmax
 from rnncli.nn.stack import Run
-from rnncli.nn.state import State
+from rnncli.nn.state import CellState, State
 
 _TABLE_ELEMENTS = 1 << 22
 """Of the first layer's table: small enough that making it costs less than a hundred steps save."""
@@ -37,18 +37,26 @@ def read_prompt(model: LanguageModel, prompt: Sequence[int]) -> State:
     return state
 
 
+Project = Callable[[Tensor, CellState], Tensor]
+"""x (B, I), or tokens (B,) in the first layer, and the state before -> projected (B, G)."""
+
+
 class PreparedStepper:
     """A language model's step contract on weights laid out for it; its ``State`` is the model's."""
 
     def __init__(self, model: LanguageModel, precision: str) -> None:
         """Raises UsageError for a precision that this machine does not have."""
         self._model = model
+        self._stack = model.stack
         cells = model.stack.layers
         self._cells = [fast_cell(cell, precision) for cell in cells]
         self._inputs = [
             _input(cell, fast, precision) for cell, fast in zip(cells, self._cells, strict=True)
         ]
-        self._inputs[0] = _first_input(model, cells[0], self._cells[0], self._inputs[0])
+        first = _first_input(model, cells[0], self._cells[0])
+        self._embeds = first is None
+        if first is not None:
+            self._inputs[0] = first
         self._logits = _output(model, precision)
 
     def start(self, source: None, rows: int) -> State:
@@ -57,11 +65,15 @@ class PreparedStepper:
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """tokens: (B,) -> logits (B, V) and the next state."""
-        x, layers = tokens, []
-        for project, cell, layer in zip(self._inputs, self._cells, state.layers, strict=True):
-            after = cell.step(project(x), layer)
+        x = self._model.embedding(tokens) if self._embeds else tokens
+        layers = []
+        for k, (project, cell, before) in enumerate(
+            zip(self._inputs, self._cells, state.layers, strict=True)
+        ):
+            projected = project(x, before)
+            after = cell.step(projected, before)
             layers.append(after)
-            x = after[0]
+            x = self._stack.output_of_step(k, x, projected, after[0])
         return self._logits(x), State(tuple(layers))
 
 
@@ -73,29 +85,27 @@ def prepare_stepper(model: LanguageModel, precision: str = "float32") -> Prepare
         return PreparedStepper(model, precision)
 
 
-def _input(cell: Cell, fast: FastCell, precision: str) -> Callable[[Tensor], Tensor]:
-    """x (B, I) -> what of the cell's equations does not depend on the state (B, G)."""
+def _input(cell: Cell, fast: FastCell, precision: str) -> Project:
+    """What of the cell's equations does not depend on the state's first part."""
     if type(cell).project is Cell.project:
-        return pack(fast.rows(cell.W_xh), fast.rows(cell.a), precision)
-    return lambda x: cell.project(x.unsqueeze(0), x.dtype).squeeze(0)
+        packed = pack(fast.rows(cell.W_xh), fast.rows(cell.a), precision)
+        return lambda x, state: packed(x)
+    return lambda x, state: cell.project(x.unsqueeze(0), state, x.dtype).squeeze(0)
 
 
-def _first_input(
-    model: LanguageModel, cell: Cell, fast: FastCell, project: Callable[[Tensor], Tensor]
-) -> Callable[[Tensor], Tensor]:
+def _first_input(model: LanguageModel, cell: Cell, fast: FastCell) -> Project | None:
     """The same from tokens (B,): a row of a table where that is small, W_xh applied to the whole
-    vocabulary."""
+    vocabulary. None where the vectors themselves are needed."""
     embedding = model.embedding
-    if type(cell).project is Cell.project:
-        if embedding.one_hot:
-            columns = (fast.rows(cell.W_xh) + fast.rows(cell.a).unsqueeze(1)).t().contiguous()
-            return lambda tokens: F.embedding(tokens, columns)
-        if len(embedding.weight) * len(cell.a) <= _TABLE_ELEMENTS:
-            table = F.linear(
-                embedding.weight * embedding.scale, fast.rows(cell.W_xh), fast.rows(cell.a)
-            )
-            return lambda tokens: F.embedding(tokens, table)
-    return lambda tokens: project(embedding(tokens))
+    if type(cell).project is not Cell.project or not model.stack.reads_through(0):
+        return None
+    if embedding.one_hot:
+        columns = (fast.rows(cell.W_xh) + fast.rows(cell.a).unsqueeze(1)).t().contiguous()
+        return lambda tokens, state: F.embedding(tokens, columns)
+    if len(embedding.weight) * len(cell.a) > _TABLE_ELEMENTS:
+        return None
+    table = F.linear(embedding.weight * embedding.scale, fast.rows(cell.W_xh), fast.rows(cell.a))
+    return lambda tokens, state: F.embedding(tokens, table)
 
 
 def _output(model: LanguageModel, precision: str) -> Callable[[Tensor], Tensor]:

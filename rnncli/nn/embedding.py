@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rnncli.config import ModelConfig
 from rnncli.nn.dropout import embedding_row_scale
+from rnncli.sections import ModelConfig
 
 
 class Embedding(nn.Module):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rnncli.config import ModelConfig
+from rnncli.sections import ModelConfig
 
 CHUNK_BYTES = 1 << 25
 """Logits held at a time: small enough to stay near the cache, large enough for full speed."""

@@ -1,4 +1,4 @@
-"""Recurrent layers on top of each other, with the dropout between them."""
+"""Recurrent layers on top of each other: their directions, what leads past them, dropout."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rnncli.config import ModelConfig, RegularizationConfig
+from rnncli.errors import UsageError
 from rnncli.nn.cells import Cell, make_cell
 from rnncli.nn.dropout import drop_weights, dropout
 from rnncli.nn.recurrence import require_engine, run
 from rnncli.nn.state import CellState, State
+from rnncli.sections import ModelConfig, RegularizationConfig
 
 
 @dataclass(frozen=True)
@@ -26,28 +27,49 @@ class Run:
 
 
 class Stack(nn.Module):
-    """``config.layers`` cells; layer l reads the outputs of layer l - 1."""
+    """``config.layers`` layers; layer l reads the outputs of layer l - 1.
+
+    A layer is one cell, run from the first time step or (``direction`` backward, and every other
+    layer of alternating) from the last; or a cell for each direction, whose outputs stand side by
+    side (bidirectional; Schuster and Paliwal 1997). ``residual`` add: a layer's input is added to
+    its output where they have one size (Graves 2013 has skip connections, He et al. 2016 the sum);
+    highway: a gate mixes the two (Zhang et al. 2016).
+    """
 
     def __init__(self, config: ModelConfig, input_size: int) -> None:
         super().__init__()
-        sizes = config.layer_sizes()
-        inputs = (input_size, *sizes[:-1])
-        self.cells = nn.ModuleList(
-            make_cell(config, inputs[k], sizes[k]) for k in range(config.layers)
-        )
-        self.output_size = sizes[-1]
+        self.cells = nn.ModuleList()
+        self.backward_cells: list[bool] = []
+        self.highways = nn.ModuleDict()
+        self.residual = config.residual
+        self.cells_a_layer = 2 if config.direction == "bidirectional" else 1
+        size = input_size
+        for k, hidden_size in enumerate(config.layer_sizes()):
+            made = [make_cell(config, size, hidden_size, k) for _ in range(self.cells_a_layer)]
+            self.cells.extend(made)
+            self.backward_cells += _backward(config.direction, k)
+            out = sum(cell.output_size for cell in made)
+            if config.residual == "highway" and out == size:
+                gate = nn.Linear(size, size)
+                nn.init.constant_(gate.bias, -1.0)  # pass the input on at first
+                self.highways[str(k)] = gate
+            size = out
+        self.output_size = size
         self.initial: nn.ParameterList | None = None
         if config.initial_state == "learned":
             self.initial = nn.ParameterList(
-                nn.Parameter(torch.zeros(cell.hidden_size))
-                for cell in self.layers
-                for _ in range(cell.state_parts)
+                nn.Parameter(torch.zeros(size)) for cell in self.layers for size in cell.state_sizes
             )
 
     @property
     def layers(self) -> list[Cell]:
-        """The cells, first layer first."""
+        """The cells, first layer first; of a bidirectional one both, the forward one first."""
         return cast("list[Cell]", list(self.cells))
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no output depends on later inputs."""
+        return not any(self.backward_cells)
 
     def start(self, rows: int) -> State:
         """The state before the first token, for ``rows`` sequences: zero or learned."""
@@ -60,42 +82,100 @@ class Stack(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, state: State, run_as: Run, regularization: RegularizationConfig | None
+        self,
+        x: Tensor,
+        state: State,
+        run_as: Run,
+        regularization: RegularizationConfig | None,
+        lengths: Tensor | None = None,
     ) -> tuple[Tensor, State]:
-        """x: (T, B, I) -> outputs of the last layer (T, B, H) and the last state.
+        """x: (T, B, I) -> outputs of the last layer (T, B, output_size) and the last state.
 
-        ``regularization`` None means no dropout (evaluation).
+        ``regularization`` None means no dropout (evaluation). ``lengths``: (B,) steps of each
+        sequence, for layers that run backward, None when all have T.
         """
         last: list[CellState] = []
-        for k, cell in enumerate(self.layers):
-            weights = cell.recurrent_weights()
-            if regularization is not None:
-                if k > 0:
-                    x = dropout(x, regularization.dropout, locked=regularization.locked)
-                weights = {
-                    name: drop_weights(w, regularization.weight_drop) for name, w in weights.items()
-                }
-            x, layer_state = run(
-                cell, x, state.layers[k], weights, engine=run_as.engine, dtype=run_as.dtype
-            )
-            last.append(layer_state)
+        for k in range(0, len(self.cells), self.cells_a_layer):
+            if regularization is not None and k > 0:
+                x = dropout(x, regularization.dropout, locked=regularization.locked)
+            outputs = []
+            for n in range(k, k + self.cells_a_layer):
+                read = reverse(x, lengths) if self.backward_cells[n] else x
+                y, layer_state = self._run_cell(n, read, state, run_as, regularization)
+                outputs.append(reverse(y, lengths) if self.backward_cells[n] else y)
+                last.append(layer_state)
+            y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+            x = self._past(k // self.cells_a_layer, x, y)
         return x, State(tuple(last))
 
+    def _run_cell(
+        self, n: int, x: Tensor, state: State, run_as: Run, rates: RegularizationConfig | None
+    ) -> tuple[Tensor, CellState]:
+        cell = self.layers[n]
+        weights = cell.step_weights()
+        if rates is not None and rates.weight_drop:
+            for name, weight in cell.recurrent_weights().items():
+                weights[name] = drop_weights(weight, rates.weight_drop)
+        return run(cell, x, state.layers[n], weights, engine=run_as.engine, dtype=run_as.dtype)
+
+    def _past(self, layer: int, x: Tensor, y: Tensor) -> Tensor:
+        """Layer ``layer``'s output y (..., O), with what leads its input x (..., I) past it."""
+        if self.residual == "none" or x.shape[-1] != y.shape[-1]:
+            return y
+        if self.residual == "add":
+            return x + y
+        gate = torch.sigmoid(self.highways[str(layer)](x.to(y.dtype)))
+        return x + gate * (y - x)
+
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """x: (B, I) -> the last layer's h(t): (B, H) and the next state; without autograd."""
+        """x: (B, I) -> the last layer's output (B, output_size) and the next state; without
+        autograd. Raises UsageError for layers that read later inputs."""
+        if not self.is_causal:
+            raise UsageError("model.direction: layers that run backward cannot go step by step")
         last: list[CellState] = []
-        for cell, layer_state in zip(self.layers, state.layers, strict=True):
-            projected = cell.project(x.unsqueeze(0), x.dtype).squeeze(0)
-            product = partial(_product, cell.recurrent_weights())
-            layer_state = cell.step(projected, layer_state, product)
-            last.append(layer_state)
-            x = layer_state[0]
+        for k, (cell, before) in enumerate(zip(self.layers, state.layers, strict=True)):
+            inputs = x.unsqueeze(0)
+            projected = cell.project(inputs, before, x.dtype)
+            product = partial(_product, cell.step_weights())
+            after = cell.step(projected.squeeze(0), before, product)
+            last.append(after)
+            x = self.output_of_step(k, x, projected.squeeze(0), after[0])
         return x, State(tuple(last))
+
+    def output_of_step(self, layer: int, x: Tensor, projected: Tensor, h: Tensor) -> Tensor:
+        """x: (B, I), projected: (B, G) and h (B, H) of one step -> what the next layer reads."""
+        cell = self.layers[layer]
+        y = h
+        if not cell.emits_h:
+            parts = (h.unsqueeze(0), x.unsqueeze(0), projected.unsqueeze(0))
+            y = cell.emit(*parts, h.dtype).squeeze(0)
+        return y if self.residual == "none" else self._past(layer, x, y)
+
+    def reads_through(self, layer: int) -> bool:
+        """Whether ``layer`` reads its input through ``Cell.project`` alone."""
+        return self.residual == "none" and self.layers[layer].emits_h
 
     def require_engine(self, engine: str) -> None:
         """Raise UsageError when a layer cannot be run by ``engine``."""
         for cell in self.layers:
             require_engine(cell, engine)
+
+
+def _backward(direction: str, layer: int) -> list[bool]:
+    """Whether each cell of ``layer`` runs from the last time step to the first."""
+    if direction == "bidirectional":
+        return [False, True]
+    return [direction == "backward" or (direction == "alternating" and layer % 2 == 1)]
+
+
+def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """x: (T, B, H) with each sequence's own steps, ``lengths`` (B,), in reverse order; what follows
+    them stays where it is."""
+    if lengths is None:
+        return x.flip(0)
+    steps = torch.arange(len(x), device=x.device).unsqueeze(1)
+    places = torch.where(steps < lengths, lengths - 1 - steps, steps)
+    return x.gather(0, places.unsqueeze(2).expand_as(x))
 
 
 def _product(weights: dict[str, Tensor], name: str, v: Tensor) -> Tensor:

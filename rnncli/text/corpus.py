@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rnncli.config import DataConfig, TokenizerConfig
 from rnncli.errors import DataError, UsageError
+from rnncli.sections import DataConfig, TokenizerConfig
 from rnncli.text.byte_char import CharTokenizer
 from rnncli.text.cache import IdWriter, cache_key, load_ids, load_tokenizer, save_tokenizer
 from rnncli.text.lines import Source, Span, read_lines

@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from rnncli.config import TokenizerConfig
 from rnncli.errors import DataError, UsageError
+from rnncli.sections import TokenizerConfig
 
 # numpy is imported where arrays are made: a filter that starts for one line does without.
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 
 import sentencepiece
 
-from rnncli.config import TokenizerConfig
 from rnncli.errors import UsageError
+from rnncli.sections import TokenizerConfig
 from rnncli.text.protocol import SPACE_MARK
 from rnncli.text.subword import SubwordTokenizer
 

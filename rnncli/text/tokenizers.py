@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from rnncli.config import TokenizerConfig
 from rnncli.errors import ModelError
+from rnncli.sections import TokenizerConfig
 from rnncli.text.byte_char import ByteTokenizer, CharTokenizer, count_chars
 from rnncli.text.protocol import StreamDecoder, Tokenizer
 from rnncli.text.word import WordTokenizer, count_words

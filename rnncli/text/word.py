@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
-from rnncli.config import TokenizerConfig
 from rnncli.errors import ModelError
+from rnncli.sections import TokenizerConfig
 from rnncli.text.protocol import (
     LINE_END,
     UNKNOWN,

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rnncli.config import DataConfig
 from rnncli.errors import FileError
+from rnncli.sections import DataConfig
 from rnncli.text.lines import Source
 
 DEFAULT_SECONDS = 600.0

@@ -11,6 +11,26 @@ from rnncli.config import Config
 
 
 @dataclass(frozen=True)
+class Quantity:
+    """What losses are: so much of ``name`` ("nats", "squared error") for each ``unit`` ("token",
+    "frame"). ``perplexity``: whether its exponential is one."""
+
+    name: str
+    unit: str
+    perplexity: bool
+
+    def scores(self, value: float) -> dict[str, float]:
+        """What a model's file says about a validation that gave ``value``."""
+        scores = {f"valid_{self.name.replace(' ', '_')}": value}
+        if self.perplexity:
+            scores["valid_perplexity"] = math.exp(min(700.0, value))
+        return scores
+
+
+NATS_A_TOKEN = Quantity("nats", "token", perplexity=True)
+
+
+@dataclass(frozen=True)
 class Started:
     """Before the first step, or before going on after ``resumed_step`` steps."""
 
@@ -24,6 +44,7 @@ class Started:
     machine: str
     resumed_step: int
     notes: tuple[str, ...] = ()
+    quantity: Quantity = NATS_A_TOKEN
 
 
 @dataclass(frozen=True)
@@ -42,6 +63,7 @@ class StepReport:
     progress: float
     sampled: bool
     skipped_steps: int
+    quantity: Quantity = NATS_A_TOKEN
 
 
 @dataclass(frozen=True)
@@ -55,6 +77,7 @@ class EvalReport:
     seconds: float
     best: bool
     averaged: bool
+    quantity: Quantity = NATS_A_TOKEN
 
 
 @dataclass(frozen=True)
@@ -93,6 +116,7 @@ class Finished:
     best_score: float
     seconds: float
     weights_sha256: str
+    quantity: Quantity = NATS_A_TOKEN
 
 
 Event = Started | StepReport | EvalReport | Sample | Saved | Skipped | Finished
@@ -101,7 +125,9 @@ Event = Started | StepReport | EvalReport | Sample | Saved | Skipped | Finished
 def record(event: Event) -> dict[str, Any]:
     """The event as one JSON object, with its kind under ``event``; what is no number is null."""
     values = {
-        f.name: getattr(event, f.name) for f in dataclasses.fields(event) if f.name != "config"
+        f.name: getattr(event, f.name)
+        for f in dataclasses.fields(event)
+        if f.name not in ("config", "quantity")
     }
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rnncli.config import Config
 from rnncli.decoding.filters import Filters
@@ -21,63 +21,15 @@ from rnncli.nn.stack import Run
 from rnncli.nn.state import State
 from rnncli.runtime import Runtime
 from rnncli.text.batching import LineBatches, LineEpoch, Stream, weighted_parts
-from rnncli.text.corpus import Corpus
-from rnncli.text.tokenizers import Tokenizer
+from rnncli.text.corpus import Corpus, Progress, load_corpus
+from rnncli.text.tokenizers import Tokenizer, load_sentencepiece
+from rnncli.training.events import NATS_A_TOKEN
+from rnncli.training.task import Loss, Task, Validation
 
 VALID_COLUMN_TOKENS = 2000
 """Validation runs in as many parallel streams (at most 32) as leave each this long."""
 
 SAMPLE_TOKENS = 60
-
-
-@dataclass(frozen=True)
-class Loss:
-    """``objective`` is what is differentiated: mean nats a token plus penalties. ``nats``: that
-    mean alone. ``lr_scale`` belongs to a piece of unusual length."""
-
-    objective: Tensor
-    nats: float
-    tokens: int
-    lr_scale: float
-
-
-@dataclass(frozen=True)
-class Validation:
-    """``nats`` are summed over ``tokens``."""
-
-    nats: float
-    tokens: int
-
-
-class Task(Protocol):
-    """What a task gives the loop. Epochs are cut into ``pieces``, numbered from 0."""
-
-    tokenizer: Tokenizer
-    runtime: Runtime
-    pieces: int
-    train_tokens: int
-    valid_tokens: int
-
-    @property
-    def model(self) -> nn.Module: ...
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Lay out ``pieces`` anew; the same for the same seed and epoch."""
-        ...
-
-    def loss(self, piece: int, sampled: bool) -> Loss:
-        """Run one piece; what it hands on to the next is kept until ``accept``."""
-        ...
-
-    def accept(self, *, carry: bool) -> None:
-        """After the step: hand the state on, or (``carry`` false) start the next piece afresh."""
-        ...
-
-    def describe(self, piece: int) -> str: ...
-    def validate(self) -> Validation | None: ...
-    def sample(self) -> str: ...
-    def tensors(self) -> dict[str, Tensor]: ...
-    def restore(self, tensors: dict[str, Tensor]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -89,12 +41,28 @@ class _Piece:
     stop: int
 
 
+def open_task(
+    config: Config, tokenizer: Tokenizer | None, runtime: Runtime, progress: Progress | None
+) -> Task:
+    """The task on the text that ``config`` names; ``tokenizer``: that of the run to go on with."""
+    chosen: Tokenizer | None = tokenizer
+    if chosen is None and config.tokenizer.model is not None:
+        chosen = load_sentencepiece(config.tokenizer.model)
+    corpus = load_corpus(config.data, chosen or config.tokenizer, progress=progress)
+    torch.manual_seed(config.seed)
+    return LanguageModelling(config, corpus, runtime)
+
+
 class LanguageModelling:
     """``Task`` for a language model. State is carried along the stream, or reset for every line."""
 
     def __init__(self, config: Config, corpus: Corpus, runtime: Runtime) -> None:
         self.config, self.corpus, self.runtime = config, corpus, runtime
         self.tokenizer: Tokenizer = corpus.tokenizer
+        self.quantity = NATS_A_TOKEN
+        self.notes = corpus.notes
+        self.train_sha256 = [stream.fingerprint for stream in corpus.train]
+        self.valid_sha256 = corpus.valid.fingerprint if corpus.valid is not None else ""
         self.train_tokens = sum(len(stream.ids) for stream in corpus.train)
         self.valid_tokens = len(corpus.valid.ids) if corpus.valid is not None else 0
         self._model = LanguageModel(config.model, self.tokenizer.vocab_size)
@@ -109,6 +77,10 @@ class LanguageModelling:
                 counts, config.training.sampled_softmax, runtime.device
             )
         self.batch_size = min(config.training.batch_size, max(1, self.train_tokens // 2))
+        unit = "streams" if config.training.state == "carried" else "lines"
+        length = f"{config.training.bptt} tokens" if config.training.bptt else "whole lines"
+        self.batch_text = f"{self.batch_size} {unit}, {length}"
+        self.outputs = self.tokenizer.vocab_size
         self.pieces = 0
         self._layout: list[_Piece] = []
         self._stream: Stream | None = None
@@ -119,6 +91,12 @@ class LanguageModelling:
     @property
     def model(self) -> LanguageModel:
         return self._model
+
+    @property
+    def positions(self) -> int:
+        if self.config.training.state == "carried":
+            return self.config.training.bptt * self.batch_size
+        return math.ceil(self.train_tokens / max(1, self.pieces))
 
     def _token_counts(self) -> Tensor:
         """(V,): how often each token occurs in the training text."""

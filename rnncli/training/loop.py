@@ -19,8 +19,7 @@ from rnncli import runtime as machine
 from rnncli.config import Config
 from rnncli.errors import RnncliError
 from rnncli.files import lock_run
-from rnncli.text.corpus import Progress, load_corpus
-from rnncli.text.tokenizers import load_sentencepiece
+from rnncli.text.corpus import Progress
 from rnncli.training.events import (
     EvalReport,
     Event,
@@ -31,7 +30,6 @@ from rnncli.training.events import (
     Started,
     StepReport,
 )
-from rnncli.training.language_modelling import LanguageModelling, Task
 from rnncli.training.optimizers import (
     Averaging,
     WeightNoise,
@@ -43,6 +41,8 @@ from rnncli.training.optimizers import (
 from rnncli.training.run_folder import RunFolder
 from rnncli.training.schedule import Schedule
 from rnncli.training.signals import StopSignals
+from rnncli.training.task import Task
+from rnncli.training.tasks import open_task
 
 REPORT_SECONDS = 0.5
 PATIENT_NONFINITE_STEPS = 3
@@ -78,20 +78,16 @@ def train(
         saved = place.look(config, resume=resume, overwrite=overwrite)
         precision = config.training.precision if saved is None else saved.precision(config)
         runtime = machine.prepare(config.training.device, precision, config.training.threads)
-        tokenizer = config.tokenizer if saved is None else saved.tokenizer()
-        if saved is None and config.tokenizer.model is not None:
-            tokenizer = load_sentencepiece(config.tokenizer.model)
-        corpus = load_corpus(config.data, tokenizer, progress=progress)
-        torch.manual_seed(config.seed)
-        task = LanguageModelling(config, corpus, runtime)
-        place.describe_text(corpus)
+        tokenizer = None if saved is None else saved.tokenizer()
+        task = open_task(config, tokenizer, runtime, progress)
+        place.describe_data(task)
         # Reading the text may take long and has nothing to save: until here a signal ends it.
         with StopSignals() as stop:
             loop = Loop(config, task, place, stop, began)
             if saved is not None:
                 saved.restore(loop)
             place.begin(config, anew=saved is None)
-            yield loop.started(runtime.describe(), (*notes, *corpus.notes))
+            yield loop.started(runtime.describe(), (*notes, *task.notes))
             yield from loop.events()
 
 
@@ -184,6 +180,7 @@ class Loop:
             machine=machine_name,
             resumed_step=self.resumed_step,
             notes=notes,
+            quantity=self.task.quantity,
         )
 
     # -- the loop ----------------------------------------------------------------------------
@@ -233,6 +230,7 @@ class Loop:
                 best_score=self.best if math.isfinite(self.best) else math.nan,
                 seconds=self.seconds,
                 weights_sha256=self.place.weights_sha256(),
+                quantity=self.task.quantity,
             )
         )
 
@@ -301,6 +299,7 @@ class Loop:
             progress=self.progress(),
             sampled=self.sampled,
             skipped_steps=self.skipped,
+            quantity=self.task.quantity,
         )
         self.place.record(report)
         return report
@@ -325,7 +324,7 @@ class Loop:
         if best:
             scores: dict[str, float] = {}
             if validation is not None:
-                scores = {"valid_nats": score, "valid_perplexity": math.exp(min(700.0, score))}
+                scores = self.task.quantity.scores(score)
             self.place.write_model(self, scores=scores)
         if averaged:
             self.averaging.swap()
@@ -341,6 +340,7 @@ class Loop:
                     seconds=self.valid_seconds,
                     best=best,
                     averaged=averaged,
+                    quantity=self.task.quantity,
                 )
             )
         yield self.place.record(Sample(self.step, text))

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnncli.config import OptimizerConfig, RegularizationConfig
+from rnncli.nn.cells import Cell
+from rnncli.sections import OptimizerConfig, RegularizationConfig
 
 
 def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -79,8 +80,10 @@ class WeightPenalty:
 
     def __init__(self, config: RegularizationConfig, model: nn.Module) -> None:
         self.terms: list[tuple[Tensor, float, float]] = []
-        for name, weight in model.named_parameters():
-            recurrent = name.rpartition(".")[2] in ("W_hh", "U")
+        cells = [module for module in model.modules() if isinstance(module, Cell)]
+        carrying = {id(weight) for cell in cells for weight in cell.recurrent_weights().values()}
+        for weight in model.parameters():
+            recurrent = id(weight) in carrying
             l1 = config.l1 + config.recurrent_l1 * recurrent
             l2 = config.l2 + config.recurrent_l2 * recurrent
             if weight.dim() > 1 and (l1 or l2):

@@ -10,17 +10,18 @@ import time
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from rnncli import runtime as machine
 from rnncli.config import Config
+from rnncli.nn.cells import Cell
 from rnncli.runtime import Runtime
-from rnncli.text.corpus import load_corpus
-from rnncli.text.tokenizers import load_sentencepiece
-from rnncli.training.language_modelling import LanguageModelling
 from rnncli.training.loop import VALIDATION_COST, Loop, Window
 from rnncli.training.optimizers import optimizer_tensors
 from rnncli.training.run_folder import RunFolder
 from rnncli.training.signals import StopSignals
+from rnncli.training.task import Task
+from rnncli.training.tasks import open_task
 
 TIMED_SECONDS = 3.0
 TIMED_STEPS = 20
@@ -37,12 +38,7 @@ def plan(config: Config) -> list[Row]:
     """
     training = config.training
     runtime = machine.prepare(training.device, training.precision, training.threads)
-    tokenizer = config.tokenizer
-    corpus = load_corpus(
-        config.data, load_sentencepiece(tokenizer.model) if tokenizer.model else tokenizer
-    )
-    torch.manual_seed(config.seed)
-    task = LanguageModelling(config, corpus, runtime)
+    task = open_task(config, None, runtime, None)
     with tempfile.TemporaryDirectory() as scratch:  # a step that is not finite is recorded there
         loop = Loop(config, task, RunFolder(Path(scratch)), StopSignals(), time.monotonic())
         pieces = task.pieces
@@ -74,8 +70,8 @@ def _time_steps(loop: Loop) -> tuple[float, float]:
     return statistics.median(seconds), tokens
 
 
-def _model_rows(config: Config, task: LanguageModelling, loop: Loop) -> list[Row]:
-    model = config.model
+def _model_rows(config: Config, task: Task, loop: Loop) -> list[Row]:
+    model, words = config.model, task.tokenizer
     sizes = " + ".join(f"{size}" for size in model.layer_sizes())
     layers = f"{model.layers} layer{'s' * (model.layers > 1)}"
     first = "one-hot input" if model.input == "one-hot" else f"embedding {model.embedding_size}"
@@ -83,26 +79,22 @@ def _model_rows(config: Config, task: LanguageModelling, loop: Loop) -> list[Row
     return [
         ("model", f"{model.cell}, {layers} of {sizes}, {first}, {last}"),
         ("parameters", f"{sum(p.numel() for p in loop.parameters):,}"),
-        ("vocabulary", f"{task.tokenizer.vocab_size:,} ({task.tokenizer.kind})"),
+        *([("vocabulary", f"{words.vocab_size:,} ({words.kind})")] if words else []),
     ]
 
 
-def _text_rows(task: LanguageModelling) -> list[Row]:
+def _text_rows(task: Task) -> list[Row]:
+    units = f"{task.quantity.unit}s"
     return [
-        ("training tokens", f"{task.train_tokens:,}"),
-        ("validation tokens", f"{task.valid_tokens:,}" if task.valid_tokens else "none"),
+        (f"training {units}", f"{task.train_tokens:,}"),
+        (f"validation {units}", f"{task.valid_tokens:,}" if task.valid_tokens else "none"),
     ]
 
 
-def _step_rows(
-    config: Config, task: LanguageModelling, pieces: int, step_seconds: float
-) -> list[Row]:
-    training = config.training
-    unit = "streams" if training.state == "carried" else "lines"
-    length = f"{training.bptt} tokens" if training.bptt else "whole lines"
+def _step_rows(config: Config, task: Task, pieces: int, step_seconds: float) -> list[Row]:
     total, why = _total_steps(config, pieces, step_seconds)
     return [
-        ("batch", f"{task.batch_size} {unit}, {length}"),
+        ("batch", task.batch_text),
         ("steps an epoch", f"{pieces:,}"),
         ("steps", f"{total:,} ({why})" if total else "until it is stopped"),
     ]
@@ -122,17 +114,14 @@ def _total_steps(config: Config, pieces: int, step_seconds: float) -> tuple[int,
     return min(limits, default=(0, ""))
 
 
-def _memory_rows(
-    config: Config, task: LanguageModelling, loop: Loop, runtime: Runtime
-) -> list[Row]:
+def _memory_rows(config: Config, task: Task, loop: Loop, runtime: Runtime) -> list[Row]:
     weights = sum(p.numel() * p.element_size() for p in loop.parameters)
     state = sum(t.nbytes for t in optimizer_tensors(loop.optimizer).values())
     if config.optimizer.averaging != "none":
         state += weights
-    positions = _positions(config, task)
     item = runtime.dtype.itemsize
-    activations = positions * item * _units_a_position(config)
-    logits = positions * item * task.tokenizer.vocab_size
+    activations = task.positions * item * _units_a_position(task.model)
+    logits = task.positions * item * task.outputs
     rows = {
         "weights": weights,
         "gradients": weights,
@@ -147,21 +136,11 @@ def _memory_rows(
     ]
 
 
-def _positions(config: Config, task: LanguageModelling) -> int:
-    """Predictions of the usual step: B times T."""
-    training = config.training
-    if training.state == "carried":
-        return training.bptt * task.batch_size
-    return math.ceil(task.train_tokens / max(1, task.pieces))
-
-
-def _units_a_position(config: Config) -> int:
+def _units_a_position(model: nn.Module) -> int:
     """Numbers kept for the backward pass at each position: of a layer its input, the gates before
     and after their nonlinearities, the cell and the output, each with its dropped copy."""
-    gates = {"elman": 1, "gru": 3, "gru-cho2014": 3, "lstm": 4}[config.model.cell]
-    sizes = config.model.layer_sizes()
-    inputs = (config.model.embedding_size, *sizes[:-1])
-    return sum(2 * i + (2 * gates + 4) * h for i, h in zip(inputs, sizes, strict=True))
+    cells = [module for module in model.modules() if isinstance(module, Cell)]
+    return sum(2 * c.input_size + (2 * c.gates + 4) * c.hidden_size for c in cells)
 
 
 def _peak_bytes(runtime: Runtime) -> int:
@@ -171,11 +150,16 @@ def _peak_bytes(runtime: Runtime) -> int:
 
 
 def _time_rows(
-    config: Config, task: LanguageModelling, pieces: int, step_seconds: float, tokens: float
+    config: Config, task: Task, pieces: int, step_seconds: float, tokens: float
 ) -> list[Row]:
     training = config.training
     speed = tokens / step_seconds
-    rows = [("speed", f"{1000 * step_seconds:.1f} ms a step, {speed:,.0f} tokens/s (measured)")]
+    rows = [
+        (
+            "speed",
+            f"{1000 * step_seconds:.1f} ms a step, {speed:,.0f} {task.quantity.unit}s/s (measured)",
+        )
+    ]
     total, _ = _total_steps(config, pieces, step_seconds)
     if not total:
         return rows

@@ -25,13 +25,13 @@ from rnncli.checkpoint import (
 from rnncli.config import Config, load_toml
 from rnncli.errors import DataError, FileError, ModelError, UsageError
 from rnncli.files import append, write_atomically
-from rnncli.text.corpus import Corpus
 from rnncli.text.tokenizers import Tokenizer, tokenizer_from_bytes
 from rnncli.training.events import Event, record
 from rnncli.training.optimizers import optimizer_tensors, restore_optimizer
 
 if TYPE_CHECKING:
     from rnncli.training.loop import Loop
+    from rnncli.training.task import Task
 
 CONFIG_FILE = "config.toml"
 METRICS_FILE = "metrics.jsonl"
@@ -104,7 +104,9 @@ class SavedRun:
         """The one that the run began with: what ``auto`` means is measured, and must not change."""
         return str(self.values.get("precision", config.training.precision))
 
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> Tokenizer | None:
+        if "text.tokenizer" not in self.tensors:
+            return None
         data = bytes(self.tensors["text.tokenizer"].numpy())
         return tokenizer_from_bytes(self.values["tokenizer_kind"], data)
 
@@ -192,10 +194,9 @@ class RunFolder:
             ) from None
         return saved
 
-    def describe_text(self, corpus: Corpus) -> None:
-        """Note which text the run is about."""
-        self.train_sha256 = [stream.fingerprint for stream in corpus.train]
-        self.valid_sha256 = corpus.valid.fingerprint if corpus.valid is not None else ""
+    def describe_data(self, task: Task) -> None:
+        """Note which data the run is about."""
+        self.train_sha256, self.valid_sha256 = task.train_sha256, task.valid_sha256
 
     def begin(self, config: Config, *, anew: bool) -> None:
         """Write the configuration; with ``anew`` what an earlier run left goes away first."""
@@ -228,10 +229,10 @@ class RunFolder:
 
     def write_training_state(self, loop: Loop) -> None:
         tokenizer = loop.task.tokenizer
-        tensors: dict[str, Tensor] = {
-            "rng.cpu": torch.get_rng_state(),
-            "text.tokenizer": torch.frombuffer(bytearray(tokenizer.to_bytes()), dtype=torch.uint8),
-        }
+        tensors: dict[str, Tensor] = {"rng.cpu": torch.get_rng_state()}
+        if tokenizer is not None:
+            data = bytearray(tokenizer.to_bytes())
+            tensors["text.tokenizer"] = torch.frombuffer(data, dtype=torch.uint8)
         if torch.cuda.is_available():
             tensors["rng.cuda"] = torch.cuda.get_rng_state()
         for prefix, part in (
@@ -242,7 +243,7 @@ class RunFolder:
         ):
             tensors |= {f"{prefix}.{name}": tensor for name, tensor in part.items()}
         values = {
-            "tokenizer_kind": tokenizer.kind,
+            "tokenizer_kind": "" if tokenizer is None else tokenizer.kind,
             "config": loop.config.to_dict(),
             "precision": str(loop.task.runtime.dtype).removeprefix("torch."),
             "train_sha256": self.train_sha256,

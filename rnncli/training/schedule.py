@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from rnncli.config import ScheduleConfig
+from rnncli.sections import ScheduleConfig
 
 
 class Schedule:

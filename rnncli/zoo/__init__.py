@@ -19,7 +19,6 @@ from rnncli.errors import FileError, UsageError, choices_hint
 
 _FOLDER = Path(__file__).parent
 _PAPER = "\n[paper]\n"
-_CELLS = {"elman": "Elman", "lstm": "LSTM", "gru": "GRU", "gru-cho2014": "GRU (Cho 2014)"}
 _COMMENT_WIDTH = 98
 
 
@@ -63,7 +62,7 @@ class Entry:
     def model(self) -> str:
         """The model in a few words: ``"LSTM 3x1150, embedding 400, tied, by word"``."""
         model = self.config.model
-        parts = [f"{_CELLS[model.cell]} {model.layers}x{model.hidden_size}"]
+        parts = [f"{model.cell_row(0).title} {model.layers}x{model.hidden_size}"]
         if model.input == "embedding" and model.embedding_size != model.hidden_size:
             parts.append(f"embedding {model.embedding_size}")
         if model.tied:

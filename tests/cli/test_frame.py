@@ -14,8 +14,8 @@ import pytest
 
 from rnncli import __version__, cli
 from rnncli.checkpoint import write_tokenizer
-from rnncli.config import TokenizerConfig
 from rnncli.errors import DataError, Interrupted, UsageError
+from rnncli.sections import TokenizerConfig
 from rnncli.text.tokenizers import train_tokenizer
 from tests.helpers import RNNCLI, cli_env, run_cli
 

@@ -10,8 +10,9 @@ import typer
 
 from rnncli import cli
 from rnncli.checkpoint import write_model, write_tokenizer
-from rnncli.config import Config, ModelConfig, TokenizerConfig
+from rnncli.config import Config
 from rnncli.models.language_model import LanguageModel
+from rnncli.sections import ModelConfig, TokenizerConfig
 from rnncli.text.tokenizers import train_tokenizer
 from tests.helpers import RNNCLI, ROOT, cli_env
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from rnncli.checkpoint import read_header, write_model
-from rnncli.config import Config, ModelConfig
+from rnncli.config import Config
+from rnncli.sections import ModelConfig
 from rnncli.text.tokenizers import train_tokenizer
 from tests.helpers import RNNCLI, cli_env, run_cli
 

@@ -9,9 +9,19 @@ from rich.console import Console
 from rich.live import Live
 
 from rnncli.cli import panel
-from rnncli.cli.panel import LivePanel, PlainLines, clock, curve, ppl, show
+from rnncli.cli.panel import LivePanel, PlainLines, clock, curve, loss, show
 from rnncli.config import Config
-from rnncli.training.events import EvalReport, Finished, Sample, Saved, Skipped, Started, StepReport
+from rnncli.training.events import (
+    NATS_A_TOKEN,
+    EvalReport,
+    Finished,
+    Quantity,
+    Sample,
+    Saved,
+    Skipped,
+    Started,
+    StepReport,
+)
 
 STARTED = Started(Config(), 1234567, 1000, 50, 10, 100, "auto", "cpu", 40, ("a note",))
 STEP = StepReport(50, 0.5, 2.0, 640, 12345.6, 1e-3, 1.5, 62.0, 0.25, False, 0)
@@ -39,8 +49,14 @@ def test_curve():
 
 
 def test_perplexity_too_large_for_a_number_is_none_the_less_shown():
-    assert ppl(2.0) == "7.39"
-    assert float(ppl(1e6)) == pytest.approx(math.exp(50))
+    assert loss(2.0, NATS_A_TOKEN) == "2.0000 nats, perplexity 7.39"
+    assert float(loss(1e6, NATS_A_TOKEN, "").split()[-1]) == pytest.approx(math.exp(50))
+
+
+def test_what_is_no_likelihood_has_no_perplexity():
+    assert loss(2.0, Quantity("squared error", "sequence", perplexity=False)) == (
+        "2.0000 squared error"
+    )
 
 
 def events(*more):
@@ -87,7 +103,7 @@ def test_live_panel(sample, monkeypatch):
         view.show(event)
     view.close()
     text = output.getvalue()
-    for part in ("2.0000 nats a token, perplexity 7.39", "12,346 tokens/s, lr 1.00e-03", "a note",
+    for part in ("2.0000 nats, perplexity 7.39 a token", "12,346 tokens/s, lr 1.00e-03", "a note",
                  "1.5000 nats, perplexity 4.48", "the best so far", "3:06 left", "epoch 0.50",
                  "step 61: skipped, the loss is nan", "done after 100 steps"):  # fmt: skip
         assert part in text

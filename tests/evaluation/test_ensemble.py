@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rnncli.config import Config, RegularizationConfig
+from rnncli.config import Config
 from rnncli.errors import UsageError
 from rnncli.evaluation.ensemble import dropout_rates, load_ensemble, mean_probability
 from rnncli.evaluation.language_model import Totals, evaluating, predict
@@ -17,6 +17,7 @@ from rnncli.evaluation.pieces import column_pieces, line_pieces
 from rnncli.evaluation.strings import encode_string
 from rnncli.evaluation.text import Extras, evaluate_text
 from rnncli.nn.stack import Run
+from rnncli.sections import RegularizationConfig
 from tests.evaluation.truth import DOUBLE, random_ids, small_model, stepped
 from tests.helpers import tiny_model
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnncli.config import TokenizerConfig
 from rnncli.errors import UsageError
 from rnncli.evaluation.ensemble import load_ensemble
 from rnncli.evaluation.score_formats import ScoreTotals, score_format
 from rnncli.evaluation.scoring import LineScore, LineScorer
 from rnncli.loading import Loaded
+from rnncli.sections import TokenizerConfig
 from rnncli.text.tokenizers import train_tokenizer
 from tests.evaluation.truth import stepped
 from tests.helpers import tiny_model

@@ -146,6 +146,6 @@ def test_a_string_counts_as_the_same_file(word_model: Loaded, tmp_path: Path):
 
 
 def _bytes():
-    from rnncli.config import TokenizerConfig
+    from rnncli.sections import TokenizerConfig
 
     return train_tokenizer(TokenizerConfig(kind="byte"), [])

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rnncli.config import ModelConfig
 from rnncli.models.language_model import LanguageModel
 from rnncli.nn.stack import Run
+from rnncli.sections import ModelConfig
 
 DOUBLE = Run(dtype=torch.float64)
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from rnncli.config import CELLS, ModelConfig, RegularizationConfig
+from rnncli.cell_table import CELLS
 from rnncli.models.language_model import LanguageModel
 from rnncli.nn.stack import Run
 from rnncli.nn.state import State
+from rnncli.sections import ModelConfig, RegularizationConfig
 
 V, T, B = 9, 6, 4
 RUN = Run("auto", torch.float64)

@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from rnncli.config import CELLS, ModelConfig
+from rnncli.cell_table import CELLS
 from rnncli.errors import UsageError
 from rnncli.models import stepper as stepper_module
 from rnncli.models.language_model import LanguageModel
 from rnncli.models.packed import PRECISIONS, pack
 from rnncli.models.stepper import prepare_stepper, read_prompt
-from rnncli.nn.cells import CELLS as CELL_CLASSES
+from rnncli.nn.cells import elman
 from rnncli.nn.cells.base import Cell
 from rnncli.nn.state import State
+from rnncli.sections import ModelConfig
 
 V = 23
 
@@ -72,12 +73,12 @@ def test_a_first_layer_too_large_for_a_table(cell: str, monkeypatch: pytest.Monk
 class OwnProjection(Cell):
     """A cell that prepared weights know nothing about."""
 
-    def __init__(self, config: ModelConfig, input_size: int, hidden_size: int) -> None:
-        super().__init__(config, input_size, hidden_size)
+    def __init__(self, config: ModelConfig, options: Any, *sizes: int) -> None:
+        super().__init__(config, options, *sizes)
         self.reset_parameters(config)
 
-    def project(self, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        return torch.cos(super().project(x, dtype))
+    def project(self, x: torch.Tensor, state: Any, dtype: torch.dtype) -> torch.Tensor:
+        return torch.cos(super().project(x, state, dtype))
 
     def step(self, projected: Any, state: Any, product: Any) -> Any:
         return (torch.tanh(projected + product("W_hh", torch.sin(state[0]))),)
@@ -85,7 +86,7 @@ class OwnProjection(Cell):
 
 @pytest.mark.parametrize("more", [{}, {"input": "one-hot"}], ids=str)
 def test_any_cell_works(more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CELL_CLASSES, "elman", OwnProjection)
+    monkeypatch.setattr(elman, "Elman", OwnProjection)
     assert largest_difference(make(cell="elman", **more), "float32", 2) < 1e-5
 
 

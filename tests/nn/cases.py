@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnncli.config import ModelConfig
 from rnncli.nn.cells import make_cell
 from rnncli.nn.cells.base import Cell
 from rnncli.nn.recurrence import engines, run
 from rnncli.nn.state import CellState
+from rnncli.sections import ModelConfig
 
 I, H = 3, 4
 KINDS = ("elman-tanh", "elman-sigmoid", "elman-relu", "lstm", "gru", "gru-cho2014")
@@ -20,7 +20,9 @@ KINDS = ("elman-tanh", "elman-sigmoid", "elman-relu", "lstm", "gru", "gru-cho201
 def cell_config(kind: str, **values: Any) -> ModelConfig:
     """``elman-relu`` is the cell elman with the nonlinearity relu."""
     name, _, f = kind.partition("-") if kind.startswith("elman") else (kind, "", "")
-    return ModelConfig(cell=name, nonlinearity=f or "tanh", **values)
+    if f:
+        values["nonlinearity"] = f
+    return ModelConfig(cell=name, **values)
 
 
 def randomize(module: torch.nn.Module, seed: int = 0, std: float = 0.6) -> None:
@@ -48,9 +50,7 @@ def random_input(cell: Cell, T: int, B: int, seed: int = 1) -> tuple[Tensor, Cel
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
 
-    return draw(T, B, cell.input_size), tuple(
-        draw(B, cell.hidden_size) for _ in range(cell.state_parts)
-    )
+    return draw(T, B, cell.input_size), tuple(draw(B, size) for size in cell.state_sizes)
 
 
 def everything(
@@ -60,7 +60,7 @@ def everything(
     all outputs and all of the last state."""
     x, state = random_input(cell, T, B)
     inputs, start = x.to(dtype), tuple(part.to(dtype) for part in state)
-    y, last = run(cell, inputs, start, cell.recurrent_weights(), engine=engine, dtype=dtype)
+    y, last = run(cell, inputs, start, cell.step_weights(), engine=engine, dtype=dtype)
     generator = torch.Generator().manual_seed(2)
     results = {"y": y} | {f"last {k}": part for k, part in enumerate(last)}
     loss = sum(

@@ -28,15 +28,13 @@ def test_gradients_are_those_of_finite_differences(kind: str, engine: str) -> No
     cell = make(kind, inputs=2, hidden=2)
     x, state = random_input(cell, T=3, B=2)
     names, parameters = zip(*cell.named_parameters(), strict=True)
-    recurrent = cell.recurrent_weights().keys()
+    used = cell.step_weights().keys()
 
     def outputs(x: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, ...]:
         state, weights = rest[: cell.state_parts], rest[cell.state_parts :]
         named = dict(zip(names, weights, strict=True))
         with torch.nn.utils.stateless._reparametrize_module(cell, named):
-            y, last = run(
-                cell, x, state, {n: named[n] for n in recurrent}, engine=engine, dtype=x.dtype
-            )
+            y, last = run(cell, x, state, {n: named[n] for n in used}, engine=engine, dtype=x.dtype)
         return (y, *last)
 
     assert torch.autograd.gradcheck(outputs, (x, *state, *parameters))
@@ -46,7 +44,7 @@ def test_gradients_are_those_of_finite_differences(kind: str, engine: str) -> No
 def test_without_gradients_the_results_are_the_same(kind: str, engine: str) -> None:
     cell = make(kind)
     x, state = random_input(cell, T=5, B=2)
-    weights = cell.recurrent_weights()
+    weights = cell.step_weights()
     y, last = run(cell, x, state, weights, engine=engine, dtype=torch.float64)
     with torch.no_grad():
         again, last_again = run(cell, x, state, weights, engine=engine, dtype=torch.float64)
@@ -61,7 +59,7 @@ def test_frozen_weights_get_no_gradient_and_the_input_does(kind: str, engine: st
     expected = everything(cell, "reference", 4, 2)["gradient of x"]
     x, state = random_input(cell, T=4, B=2)
     cell.requires_grad_(False)
-    y, last = run(cell, x, state, cell.recurrent_weights(), engine=engine, dtype=torch.float64)
+    y, last = run(cell, x, state, cell.step_weights(), engine=engine, dtype=torch.float64)
     generator = torch.Generator().manual_seed(2)
     results = (y, *last)
     sum(
@@ -76,12 +74,12 @@ def test_gradients_of_a_graph_kept_for_a_second_time(kind: str, engine: str) -> 
     """Also after a pass that wanted the gradient of the input alone."""
     cell = make(kind)
     x, state = random_input(cell, T=4, B=2)
-    y, _ = run(cell, x, state, cell.recurrent_weights(), engine=engine, dtype=torch.float64)
+    y, _ = run(cell, x, state, cell.step_weights(), engine=engine, dtype=torch.float64)
     loss = y.pow(2).sum()
     torch.autograd.grad(loss, x, retain_graph=True)
     first = torch.autograd.grad(loss, cell.W_hh, retain_graph=True)[0]
     (second,) = torch.autograd.grad(loss, cell.W_hh)
-    y, _ = run(cell, x, state, cell.recurrent_weights(), engine="reference", dtype=torch.float64)
+    y, _ = run(cell, x, state, cell.step_weights(), engine="reference", dtype=torch.float64)
     (expected,) = torch.autograd.grad(y.pow(2).sum(), cell.W_hh)
     assert_equal(first, expected)
     assert_equal(second, expected)
@@ -104,7 +102,7 @@ def test_operands_in_bfloat16_change_little(kind: str, engine: str) -> None:
     x, state = x.detach().float(), tuple(s.detach().float() for s in state)
     results = {}
     for dtype in (torch.float32, torch.bfloat16):
-        y, _ = run(cell, x, state, cell.recurrent_weights(), engine=engine, dtype=dtype)
+        y, _ = run(cell, x, state, cell.step_weights(), engine=engine, dtype=dtype)
         gradients = torch.autograd.grad(y.float().pow(2).sum(), list(cell.parameters()))
         results[dtype] = [y.float(), *gradients]
     for exact, rounded in zip(results[torch.float32], results[torch.bfloat16], strict=True):

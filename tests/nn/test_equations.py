@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from rnncli.config import ModelConfig
 from rnncli.models.language_model import LanguageModel
 from rnncli.nn.recurrence import run
 from rnncli.nn.stack import Run
 from rnncli.nn.state import State
+from rnncli.sections import ModelConfig
 from tests.nn.cases import assert_equal, make, random_input, randomize
 
 V, H, T = 5, 4, 8

@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rnncli.config import ModelConfig
 from rnncli.nn.cells import make_cell
 from rnncli.nn.dropout import drop_weights, dropout
 from rnncli.nn.embedding import Embedding
+from rnncli.sections import ModelConfig
 from tests.nn.cases import KINDS, cell_config, randomize
 
 V = 7
@@ -22,7 +22,7 @@ def test_a_one_hot_input_picks_columns_of_W_xh(kind: str) -> None:
     randomize(cell)
     one_hot = Embedding(ModelConfig(input="one-hot"), V)
     with torch.no_grad():
-        projected = cell.project(one_hot(TOKENS), torch.float32)
+        projected = cell.project(one_hot(TOKENS), cell.zero_state(1), torch.float32)
         columns = cell.W_xh.t()[TOKENS] + cell.a
     assert torch.equal(projected, columns)
 

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rnncli.config import ModelConfig
 from rnncli.nn import softmax
 from rnncli.nn.softmax import AdaptiveSoftmax, SampledVocabulary, Softmax
+from rnncli.sections import ModelConfig
 from tests.nn.cases import assert_equal, randomize
 
 N, H, V = 40, 6, 11

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from rnncli.config import RegularizationConfig
 from rnncli.nn.stack import Run, Stack
 from rnncli.nn.state import State
+from rnncli.sections import RegularizationConfig
 from tests.nn.cases import KINDS, H, I, assert_equal, cell_config, randomize
 
 T, B = 6, 3

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnncli.config import TokenizerConfig
+from rnncli.sections import TokenizerConfig
 from rnncli.text import cache as module
 from rnncli.text.cache import (
     IdWriter,

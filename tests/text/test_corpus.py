@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rnncli.config import DataConfig, TokenizerConfig
 from rnncli.errors import DataError, FileError, UsageError
+from rnncli.sections import DataConfig, TokenizerConfig
 from rnncli.text import corpus as module
 from rnncli.text import lines as lines_module
 from rnncli.text import parallel

@@ -11,8 +11,8 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnncli.config import TokenizerConfig
 from rnncli.errors import DataError, FileError, ModelError, UsageError
+from rnncli.sections import TokenizerConfig
 from rnncli.text import subword_training
 from rnncli.text.subword import SubwordTokenizer
 from rnncli.text.tokenizers import load_sentencepiece, tokenizer_from_bytes, train_tokenizer

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnncli.config import TokenizerConfig
 from rnncli.errors import DataError, ModelError, UsageError
+from rnncli.sections import TokenizerConfig
 from rnncli.text.tokenizers import Tokenizer, tokenizer_from_bytes, train_tokenizer
 
 LINES = ["the cat sat on the mat", "the dog, the <unk> and the cat", " tab\there ▁ \u2028 é"]

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from rnncli.config import Config, DataConfig
+from rnncli.config import Config
 from rnncli.errors import FileError
+from rnncli.sections import DataConfig
 from rnncli.training import defaults
 
 

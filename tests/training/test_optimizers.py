@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from rnncli.config import ModelConfig, OptimizerConfig, RegularizationConfig
 from rnncli.models.language_model import LanguageModel
+from rnncli.sections import ModelConfig, OptimizerConfig, RegularizationConfig
 from rnncli.training.optimizers import (
     Averaging,
     WeightNoise,

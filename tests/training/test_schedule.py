@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from rnncli.config import ScheduleConfig
+from rnncli.sections import ScheduleConfig
 from rnncli.training.events import StepReport
 from rnncli.training.schedule import Schedule
 from tests.training.runs import run, tiny_config

@@ -1,28 +1,35 @@
-"""Recurrent cells, one family a file, and the table that names them."""
+"""Recurrent cells, one family a file; ``rnncli.cell_table`` names them."""
 
 from __future__ import annotations
 
-from rnncli.config import ModelConfig
+from importlib import import_module
+
 from rnncli.errors import UsageError, choices_hint
 from rnncli.nn.cells.base import Cell
-from rnncli.nn.cells.elman import Elman
-from rnncli.nn.cells.gru import GRU, GRUCho2014
-from rnncli.nn.cells.lstm import LSTM
+from rnncli.nn.cells.zoneout import Zoneout
+from rnncli.sections import ModelConfig
 
-CELLS: dict[str, type[Cell]] = {
-    "elman": Elman,
-    "lstm": LSTM,
-    "gru": GRU,
-    "gru-cho2014": GRUCho2014,
-}
-
-__all__ = ["CELLS", "Cell", "make_cell"]
+__all__ = ["Cell", "make_cell"]
 
 
-def make_cell(config: ModelConfig, input_size: int, hidden_size: int) -> Cell:
-    """The cell that ``config.cell`` names, with fresh weights."""
-    if config.cell not in CELLS:
-        raise UsageError(
-            f"model.cell: unknown value {config.cell!r}{choices_hint(config.cell, CELLS)}"
-        )
-    return CELLS[config.cell](config, input_size, hidden_size)
+def make_cell(config: ModelConfig, input_size: int, hidden_size: int, layer: int = 0) -> Cell:
+    """The cell that ``config.cell`` names for ``layer``, with fresh weights.
+
+    Raises UsageError for sizes that the cell cannot have, and for ``config.frozen`` names that it
+    has no parameter of.
+    """
+    row = config.cell_row(layer)
+    module = import_module(f"rnncli.nn.cells.{row.module}")
+    cell: Cell = getattr(module, row.cls)(
+        config, config.cell_options(layer), input_size, hidden_size
+    )
+    weights = dict(cell.named_parameters())
+    for name in (*config.frozen, *row.frozen):
+        if name not in weights:
+            raise UsageError(
+                f"model.frozen: {row.title} has no weight {name!r}{choices_hint(name, weights)}"
+            )
+        weights[name].requires_grad_(False)
+    if config.zoneout or config.zoneout_cell:
+        return Zoneout(cell, config.zoneout, config.zoneout_cell)
+    return cell

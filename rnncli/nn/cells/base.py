@@ -1,9 +1,10 @@
 """What every recurrent cell is made of.
 
-A cell splits its equations in two. ``project`` is all that does not depend on the state: one large
-product over all time steps. ``step`` is the rest, for one time step; it multiplies the state only
-through ``product``, so that ``rnncli.nn.recurrence`` can choose how those products are run and how
-their weight gradients are formed.
+A cell splits its equations in three. ``project`` is all that does not depend on the state: one
+large product over all time steps. ``step`` is what does, for one time step; it multiplies by
+matrices only through ``product``, so that ``rnncli.nn.recurrence`` can choose how those products
+are run and how their weight gradients are formed. ``emit`` makes the outputs of all time steps from
+their states, where the output is not h itself.
 
 Names follow the textbook's h(t) = f(W_xh x(t) + W_hh h(t-1) + a): ``W_xh`` (G, I), ``W_hh`` (G, H)
 and ``a`` (G,), where G is H times the number of gates.
@@ -11,68 +12,104 @@ and ``a`` (G,), where G is H times the number of gates.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rnncli.config import ModelConfig
+from rnncli.nn.cells.initialization import fill
 from rnncli.nn.state import CellState
+from rnncli.sections import ModelConfig
 
 Product = Callable[[str, Tensor], Tensor]
-"""``product(name, v)``: recurrent matrix ``name`` (G, H) times each row of v (B, H) -> (B, G)."""
+"""``product(name, v)``: the matrix ``name`` (G, H) times each row of v (B, H) -> (B, G)."""
+
+NONLINEARITIES = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu}
 
 
 class Cell(nn.Module):
-    """A recurrence. Subclasses set ``gates``, ``state_parts`` and write ``step``."""
+    """A recurrence. Subclasses set ``gates`` and ``state_parts``, write ``step``, and call
+    ``reset_parameters`` once their weights are there.
+
+    ``elementwise``: but for the products, ``step`` works unit by unit: an element of what goes into
+    ``step`` or comes out of a product has a part in at most one element of each vector that
+    ``step`` returns or hands to a product. Vectors of several gates hold them one after the other.
+    """
 
     gates = 1
     state_parts = 1
+    recurrent = True  # whether there is a matrix W_hh
+    elementwise = True
 
-    def __init__(self, config: ModelConfig, input_size: int, hidden_size: int) -> None:
+    def __init__(
+        self, config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
+    ) -> None:
+        """``options``: the values of those that the cell's row in ``rnncli.cell_table`` names."""
         super().__init__()
         self.input_size = input_size
         self.hidden_size = hidden_size
         rows = self.gates * hidden_size
         self.W_xh = nn.Parameter(torch.empty(rows, input_size))
-        self.W_hh = nn.Parameter(torch.empty(rows, hidden_size))
+        if self.recurrent:
+            self.W_hh = nn.Parameter(torch.empty(rows, hidden_size))
         self.a = nn.Parameter(torch.empty(rows))
 
-    def recurrent_weights(self) -> dict[str, Tensor]:
-        """The matrices that multiply the state, by name."""
-        return {"W_hh": self.W_hh}
+    @property
+    def output_size(self) -> int:
+        """The size of what ``emit`` gives for a time step."""
+        return self.hidden_size
 
-    def project(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """x: (T, B, I) -> W_xh x + a: (T, B, G), products in ``dtype``."""
-        if x.dtype == dtype == self.W_xh.dtype:
-            return F.linear(x, self.W_xh, self.a)
-        return F.linear(x.to(dtype), self.W_xh.to(dtype)).to(self.a.dtype) + self.a
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """The size of each part of the state; the first is that of h."""
+        return (self.hidden_size,) * self.state_parts
+
+    def recurrent_weights(self) -> dict[str, Tensor]:
+        """The matrices that multiply the state, by their names as parameters."""
+        return {"W_hh": self.W_hh} if self.recurrent else {}
+
+    def step_weights(self) -> dict[str, Tensor]:
+        """All matrices that ``step`` multiplies by, the recurrent ones first."""
+        return self.recurrent_weights()
+
+    def project(self, x: Tensor, state: CellState, dtype: torch.dtype) -> Tensor:
+        """x: (T, B, I), ``state`` before the first step -> W_xh x + a: (T, B, G), products in
+        ``dtype``."""
+        return self.linear(x, self.W_xh, self.a, dtype)
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         """projected: (B, G), state: parts of (B, H) -> the next state; its first part is h(t)."""
         raise NotImplementedError(type(self).__name__)
 
+    def forward(self, projected: Tensor, state: CellState, product: Product) -> CellState:
+        """``step``, for whoever calls modules."""
+        return self.step(projected, state, product)
+
+    def emit(self, h: Tensor, x: Tensor, projected: Tensor, dtype: torch.dtype) -> Tensor:
+        """h: (T, B, H), x: (T, B, I), projected: (T, B, G) -> outputs (T, B, output_size)."""
+        return h
+
+    @property
+    def emits_h(self) -> bool:
+        """Whether the output of a step is h(t) itself."""
+        return type(self).emit is Cell.emit
+
     def zero_state(self, rows: int) -> CellState:
-        zero = self.a.new_zeros(rows, self.hidden_size)
-        return (zero,) * self.state_parts
+        like = next(self.parameters())
+        return tuple(like.new_zeros(rows, size) for size in self.state_sizes)
 
     def reset_parameters(self, config: ModelConfig) -> None:
-        """Fill the weights as ``config.init`` says.
+        """Fill the weights as ``config`` says; see ``rnncli.nn.cells.initialization``."""
+        recurrent = self.recurrent_weights()
+        for name, weight in self.named_parameters():
+            fill(weight, config, recurrent=name in recurrent)
 
-        default: input matrices with variance 1/I, recurrent ones orthogonal gate by gate (Saxe et
-        al. 2014), biases 0. uniform: everything from U(-init_scale, init_scale). normal: matrices
-        from N(0, init_scale^2), biases 0.
-        """
-        for name, weight in self.named_parameters(recurse=False):
-            if config.init == "uniform":
-                nn.init.uniform_(weight, -config.init_scale, config.init_scale)
-            elif weight.dim() == 1:
-                nn.init.zeros_(weight)
-            elif config.init == "normal":
-                nn.init.normal_(weight, std=config.init_scale)
-            elif name in self.recurrent_weights():
-                for block in torch.split(weight.data, self.hidden_size):
-                    nn.init.orthogonal_(block)
-            else:
-                nn.init.normal_(weight, std=self.input_size**-0.5)
+    @staticmethod
+    def linear(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """weight x + bias with the operands of the product in ``dtype``, in the weight's type."""
+        if x.dtype == dtype == weight.dtype:
+            return F.linear(x, weight, bias)
+        y = F.linear(x.to(dtype), weight.to(dtype)).to(weight.dtype)
+        return y if bias is None else y + bias

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
-from rnncli.config import ModelConfig
-from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.cells.base import NONLINEARITIES, Cell, Product
 from rnncli.nn.state import CellState
-
-NONLINEARITIES = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu}
+from rnncli.sections import ModelConfig
 
 
 class Elman(Cell):
     """h(t) = f(W_xh x(t) + W_hh h(t-1) + a), f one of tanh, sigmoid, relu."""
 
-    def __init__(self, config: ModelConfig, input_size: int, hidden_size: int) -> None:
-        super().__init__(config, input_size, hidden_size)
-        self.nonlinearity = config.nonlinearity
+    def __init__(
+        self, config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
+    ) -> None:
+        super().__init__(config, options, input_size, hidden_size)
+        self.nonlinearity = options["nonlinearity"]
         self.reset_parameters(config)
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:

@@ -6,12 +6,15 @@ vendor libraries run, resets after it, r * (U h + a_n), so that all three produc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from rnncli.config import ModelConfig
 from rnncli.nn.cells.base import Cell, Product
 from rnncli.nn.state import CellState
+from rnncli.sections import ModelConfig
 
 
 class GRU(Cell):
@@ -22,8 +25,10 @@ class GRU(Cell):
 
     gates = 3
 
-    def __init__(self, config: ModelConfig, input_size: int, hidden_size: int) -> None:
-        super().__init__(config, input_size, hidden_size)
+    def __init__(
+        self, config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
+    ) -> None:
+        super().__init__(config, options, input_size, hidden_size)
         self.a_n = nn.Parameter(torch.empty(hidden_size))
         self.reset_parameters(config)
 
@@ -45,8 +50,10 @@ class GRUCho2014(Cell):
 
     gates = 3
 
-    def __init__(self, config: ModelConfig, input_size: int, hidden_size: int) -> None:
-        super().__init__(config, input_size, hidden_size)
+    def __init__(
+        self, config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
+    ) -> None:
+        super().__init__(config, options, input_size, hidden_size)
         self.W_hh = nn.Parameter(torch.empty(2 * hidden_size, hidden_size))
         self.U = nn.Parameter(torch.empty(hidden_size, hidden_size))
         self.reset_parameters(config)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from rnncli.config import ModelConfig
 from rnncli.nn.cells.base import Cell, Product
 from rnncli.nn.state import CellState
+from rnncli.sections import ModelConfig
 
 
 class LSTM(Cell):
@@ -19,8 +22,10 @@ class LSTM(Cell):
     gates = 4
     state_parts = 2
 
-    def __init__(self, config: ModelConfig, input_size: int, hidden_size: int) -> None:
-        super().__init__(config, input_size, hidden_size)
+    def __init__(
+        self, config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
+    ) -> None:
+        super().__init__(config, options, input_size, hidden_size)
         self.reset_parameters(config)
 
     def reset_parameters(self, config: ModelConfig) -> None:

@@ -2,6 +2,8 @@
 
 reference   a plain loop under autograd; the others are tested against it
 deferred    the same loop, weight gradients formed once after the last step
+diagonal    forward by the plain ``step``, backward from the diagonals of its Jacobian
+scan        recurrences that are linear in their state
 closed      forward and backward written by hand (LSTM)
 vendor      the library's fused kernels (oneDNN, cuDNN) where the cell has one
 """
@@ -15,10 +17,13 @@ from torch import Tensor
 
 from rnncli.errors import UsageError
 from rnncli.nn.cells.base import Cell
+from rnncli.nn.cells.linear import LinearCell
 from rnncli.nn.cells.lstm import LSTM
 from rnncli.nn.recurrence import vendor
 from rnncli.nn.recurrence.closed_lstm import run_closed_lstm
 from rnncli.nn.recurrence.deferred import DeferredProducts
+from rnncli.nn.recurrence.diagonal import run_diagonal
+from rnncli.nn.recurrence.scan import run_scan
 from rnncli.nn.state import CellState
 
 Runner = Callable[
@@ -35,21 +40,29 @@ def run(
     engine: str,
     dtype: torch.dtype,
 ) -> tuple[Tensor, CellState]:
-    """x: (T, B, I), state: parts of (B, H) -> h of every step (T, B, H) and the last state.
+    """x: (T, B, I), state: parts of (B, H) -> outputs (T, B, output_size) and the last state.
 
-    ``weights`` are the recurrent matrices, perhaps with some connections dropped; ``dtype`` is the
-    type of the operands of products. ``auto`` is ``fastest``; ``engines``
-    tells which ones a cell has.
+    ``weights`` are those of ``cell.step_weights``, perhaps with some connections dropped; ``dtype``
+    is the type of the operands of products. ``auto`` is ``fastest``; ``engines`` tells which ones a
+    cell has.
     """
     if engine == "auto":
         engine = fastest(cell, dtype, x.device)
-    return RUNNERS[engine](cell, x, state, weights, dtype)
+    if engine in WHOLE:
+        return WHOLE[engine](cell, x, state, weights, dtype)
+    projected = cell.project(x, state, dtype)
+    h, last = LOOPS[engine](cell, projected, state, weights, dtype)
+    return (h if cell.emits_h else cell.emit(h, x, projected, dtype)), last
 
 
 def engines(cell: Cell) -> tuple[str, ...]:
     """The engines that run this cell."""
     names = ["reference", "deferred"]
-    if isinstance(cell, LSTM):
+    if cell.elementwise:
+        names.append("diagonal")
+    if isinstance(cell, LinearCell):
+        names.append("scan")
+    if type(cell) is LSTM:
         names.append("closed")
     if vendor.has_kernel(cell):
         names.append("vendor")
@@ -61,8 +74,12 @@ def fastest(cell: Cell, dtype: torch.dtype, device: torch.device) -> str:
 
     oneDNN's LSTM in bfloat16 is the fastest up to some 512 units, and only for multiples of 32.
     """
+    if isinstance(cell, LinearCell):
+        return "scan"
     if not vendor.has_kernel(cell):
-        return "deferred" if torch.is_grad_enabled() else "reference"
+        if not torch.is_grad_enabled():
+            return "reference"
+        return "diagonal" if cell.elementwise else "deferred"
     if isinstance(cell, LSTM) and device.type == "cpu" and dtype == torch.bfloat16:
         H = cell.hidden_size
         if H > 512 or H % 32:
@@ -90,26 +107,34 @@ def _loop(
 
 
 def run_reference(
-    cell: Cell, x: Tensor, state: CellState, weights: Mapping[str, Tensor], dtype: torch.dtype
-) -> tuple[Tensor, CellState]:
+    cell: Cell, projected: Tensor, state: CellState, weights: Mapping[str, Tensor],
+    dtype: torch.dtype,
+) -> tuple[Tensor, CellState]:  # fmt: skip
+    """projected: (T, B, G) -> h of every step (T, B, H) and the last state."""
     cast = {name: weight.to(dtype) for name, weight in weights.items()}
 
     def product(name: str, v: Tensor) -> Tensor:
         return torch.nn.functional.linear(v.to(dtype), cast[name]).to(v.dtype)
 
-    return _loop(cell, cell.project(x, dtype), state, product)
+    return _loop(cell, projected, state, product)
 
 
 def run_deferred(
-    cell: Cell, x: Tensor, state: CellState, weights: Mapping[str, Tensor], dtype: torch.dtype
-) -> tuple[Tensor, CellState]:
+    cell: Cell, projected: Tensor, state: CellState, weights: Mapping[str, Tensor],
+    dtype: torch.dtype,
+) -> tuple[Tensor, CellState]:  # fmt: skip
+    """As ``run_reference``."""
     products = {name: DeferredProducts(weight, dtype) for name, weight in weights.items()}
-    return _loop(cell, cell.project(x, dtype), state, lambda name, v: products[name](v))
+    return _loop(cell, projected, state, lambda name, v: products[name](v))
 
 
-RUNNERS: dict[str, Runner] = {
+LOOPS: dict[str, Runner] = {
     "reference": run_reference,
     "deferred": run_deferred,
-    "closed": run_closed_lstm,
-    "vendor": vendor.run_vendor,
+    "diagonal": run_diagonal,
+    "scan": run_scan,
 }
+"""From what ``project`` gives to h(t)."""
+
+WHOLE: dict[str, Runner] = {"closed": run_closed_lstm, "vendor": vendor.run_vendor}
+"""From the inputs to the outputs."""

@@ -1,0 +1,72 @@
+"""How weights start."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rnncli.sections import ModelConfig
+
+
+def fill(weight: Tensor, config: ModelConfig, *, recurrent: bool) -> None:
+    """Fill a fresh weight: (G, I), (G, H) or a bias (G,).
+
+    ``config.init`` default: matrices with variance 1/I, recurrent ones orthogonal gate by gate
+    (Saxe et al. 2014), biases 0. uniform: everything from U(-init_scale, init_scale). normal:
+    matrices from N(0, init_scale^2), biases 0. For recurrent matrices ``recurrent_init`` may say
+    something else, and ``spectral_radius`` rescales each square block of them.
+    """
+    kind = config.recurrent_init if recurrent else "default"
+    with torch.no_grad():
+        if kind != "default":
+            for block in square_blocks(weight):
+                _fill_recurrent(block, config)
+        elif config.init == "uniform":
+            nn.init.uniform_(weight, -config.init_scale, config.init_scale)
+        elif weight.dim() == 1:
+            nn.init.zeros_(weight)
+        elif config.init == "normal":
+            nn.init.normal_(weight, std=config.init_scale)
+        elif recurrent:
+            for block in square_blocks(weight):
+                nn.init.orthogonal_(block)
+        else:
+            nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+        if recurrent and config.spectral_radius:
+            for block in square_blocks(weight):
+                rescale(block, config.spectral_radius)
+
+
+def square_blocks(weight: Tensor) -> tuple[Tensor, ...]:
+    """The gates of a recurrent matrix (G, H), each (H, H) where G is a multiple of H."""
+    return torch.split(weight.data, weight.shape[1])
+
+
+def _fill_recurrent(block: Tensor, config: ModelConfig) -> None:
+    """block: (H, H), or (G, H) where it is not square."""
+    scale = config.recurrent_scale
+    if config.recurrent_init == "identity":  # Le et al. 2015
+        nn.init.eye_(block)
+        block.mul_(scale)
+    elif config.recurrent_init == "orthogonal":
+        nn.init.orthogonal_(block, gain=scale)
+    elif config.recurrent_init == "uniform":
+        nn.init.uniform_(block, -scale, scale)
+    elif config.recurrent_init == "normal":
+        nn.init.normal_(block, std=scale)
+    else:  # sparse: so many inputs a unit (Martens 2010), largest singular value recurrent_scale
+        rows, columns = block.shape
+        kept = min(config.recurrent_connections, columns)
+        chosen = torch.rand(rows, columns, device=block.device).topk(kept, dim=1).indices
+        block.zero_().scatter_(1, chosen, torch.randn(rows, kept, device=block.device).to(block))
+        block.mul_(scale / torch.linalg.matrix_norm(block.float(), 2).clamp_min(1e-12).to(block))
+
+
+def rescale(block: Tensor, radius: float) -> None:
+    """Multiply a square matrix so that its largest absolute eigenvalue is ``radius``; another shape
+    so that its largest singular value is."""
+    if block.shape[0] == block.shape[1]:
+        largest = torch.linalg.eigvals(block.float()).abs().max()
+    else:
+        largest = torch.linalg.matrix_norm(block.float(), 2)
+    block.mul_((radius / largest.clamp_min(1e-12)).to(block))

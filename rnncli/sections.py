@@ -1,0 +1,371 @@
+"""The sections of a configuration, each a frozen dataclass that checks itself.
+
+Field names are the names used everywhere else: ``[model] hidden_size`` is ``--hidden-size`` on the
+command line, ``--set model.hidden_size=...`` and ``config.model.hidden_size`` in Python.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from rnncli.cell_table import CELLS, OPTIONS, CellRow
+from rnncli.errors import UsageError, choices_hint
+
+TOKENIZERS = ("byte", "char", "word", "bpe", "unigram")
+ENGINES = ("auto", "reference", "deferred", "diagonal", "closed", "scan", "vendor")
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
+SCHEDULES = ("constant", "newbob", "step", "cosine")
+AVERAGING = ("none", "nt", "ema")
+STATES = ("carried", "reset")
+INITS = ("default", "uniform", "normal")
+RECURRENT_INITS = ("default", "orthogonal", "identity", "sparse", "uniform", "normal")
+DIRECTIONS = ("forward", "backward", "alternating", "bidirectional")
+RESIDUALS = ("none", "add", "highway")
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def require_choice(section: str, name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{section}.{name}: unknown value {value!r}{choices_hint(value, choices)}")
+
+
+def require_range(
+    section: str,
+    name: str,
+    value: float | None,
+    low: float,
+    high: float = float("inf"),
+    open_high: bool = False,
+) -> None:
+    """``value`` is None, or finite and within [low, high], or [low, high) with ``open_high``."""
+    below = float("inf") if not open_high else high
+    if value is None or (low <= value <= high and value < below):
+        return
+    bound = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+    if value == float("inf"):
+        bound += " and finite"
+    if open_high:
+        bound = f"at least {low:g} and below {high:g}"
+    raise UsageError(f"{section}.{name}: {value!r} is out of range; it must be {bound}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the text is. ``weights`` repeat each training file so many times an epoch."""
+
+    train: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    valid: str | None = None
+    valid_fraction: float = 0.05
+    strip_lines: bool = False
+
+    def __post_init__(self) -> None:
+        require_range("data", "valid_fraction", self.valid_fraction, 0.0, 1.0, open_high=True)
+        for weight in self.weights:
+            require_range("data", "weights", weight, 0.0)
+        if self.weights and len(self.weights) != len(self.train):
+            raise UsageError(
+                f"data.weights: {len(self.weights)} weights for {len(self.train)} training files; "
+                "give one weight a file"
+            )
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """How text becomes tokens. ``vocab_size`` 0: no limit (word, char) or 8000 (bpe, unigram)."""
+
+    kind: str = "char"
+    vocab_size: int = 0
+    min_count: int = 1
+    model: str | None = None
+
+    def __post_init__(self) -> None:
+        require_choice("tokenizer", "kind", self.kind, TOKENIZERS)
+        require_range("tokenizer", "vocab_size", self.vocab_size, 0)
+        require_range("tokenizer", "min_count", self.min_count, 1)
+        if self.model is not None and self.kind not in ("bpe", "unigram"):
+            raise UsageError(
+                f"tokenizer.model: a sentencepiece model goes with kind bpe or unigram, "
+                f"not {self.kind!r}"
+            )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network. With ``tied`` and unequal sizes the last layer has ``embedding_size`` units.
+
+    ``cell`` is a name of ``rnncli.cell_table``, or one for each layer with commas between. The
+    fields that may be None are options of cells: None is the cell's own default, and a value is
+    refused when no layer's cell takes it. ``recurrent_init`` is that of the matrices that multiply
+    the state (``init`` for all others), with ``recurrent_connections`` a unit if sparse, and
+    ``recurrent_scale`` times the identity or as deviation; ``spectral_radius`` rescales them
+    afterwards (0: not). ``frozen`` names parameters that stay as they start. ``zoneout`` is the
+    chance that a unit of h keeps its value, ``zoneout_cell`` that of the other parts of the state.
+    """
+
+    cell: str = "lstm"
+    layers: int = 2
+    hidden_size: int = 512
+    embedding_size: int = 512
+    input: str = "embedding"
+    embedding_scale: float = 1.0
+    initial_state: str = "zero"
+    direction: str = "forward"
+    residual: str = "none"
+    output: str = "softmax"
+    adaptive_cutoffs: tuple[int, ...] = ()
+    tied: bool = False
+    init: str = "default"
+    init_scale: float = 0.1
+    forget_bias: float = 1.0
+    recurrent_init: str = "default"
+    recurrent_scale: float = 1.0
+    recurrent_connections: int = 20
+    spectral_radius: float = 0.0
+    frozen: tuple[str, ...] = ()
+    zoneout: float = 0.0
+    zoneout_cell: float = 0.0
+    nonlinearity: str | None = None
+    layer_norm: bool | None = None
+    coupled_gates: bool | None = None
+    projection_size: int | None = None
+    input_depth: int | None = None
+    transition_depth: int | None = None
+    output_depth: int | None = None
+    shortcuts: bool | None = None
+    maxout_pieces: int | None = None
+    rounds: int | None = None
+    rank: int | None = None
+    heads: int | None = None
+    window: int | None = None
+    pooling: str | None = None
+    recurrent_vectors: bool | None = None
+    fast_layers: int | None = None
+    slow_size: int | None = None
+    leak: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.cell_names():
+            require_choice("model", "cell", name, tuple(CELLS))
+        if len(self.cell_names()) not in (1, self.layers):
+            raise UsageError(
+                f"model.cell: {self.cell!r} names {len(self.cell_names())} cells for "
+                f"{self.layers} layers; give one, or one for each layer"
+            )
+        require_choice("model", "input", self.input, ("embedding", "one-hot"))
+        require_choice("model", "initial_state", self.initial_state, ("zero", "learned"))
+        require_choice("model", "direction", self.direction, DIRECTIONS)
+        require_choice("model", "residual", self.residual, RESIDUALS)
+        require_choice("model", "output", self.output, ("softmax", "adaptive"))
+        require_choice("model", "init", self.init, INITS)
+        require_choice("model", "recurrent_init", self.recurrent_init, RECURRENT_INITS)
+        for name in ("layers", "hidden_size", "embedding_size", "recurrent_connections"):
+            require_range("model", name, getattr(self, name), 1)
+        for name in ("init_scale", "embedding_scale", "recurrent_scale", "spectral_radius"):
+            require_range("model", name, getattr(self, name), 0.0)
+        for name in ("zoneout", "zoneout_cell"):
+            require_range("model", name, getattr(self, name), 0.0, 1.0, open_high=True)
+        self._check_options()
+        if self.input == "one-hot" and self.embedding_scale != 1.0:
+            raise UsageError(
+                "model.embedding_scale: a one-hot input is the identity and is not scaled; "
+                "use input = 'embedding' or embedding_scale = 1.0"
+            )
+        if self.tied and self.input == "one-hot":
+            raise UsageError(
+                "model.tied: a one-hot input has no embedding to share with the output layer; "
+                "use input = 'embedding' or tied = false"
+            )
+        if self.tied and self.output == "adaptive":
+            raise UsageError(
+                "model.tied: the adaptive softmax has no single output matrix to tie; "
+                "use output = 'softmax' or tied = false"
+            )
+        cutoffs = self.adaptive_cutoffs
+        if any(b <= a for a, b in zip((0, *cutoffs), cutoffs, strict=False)):
+            raise UsageError(
+                f"model.adaptive_cutoffs: {list(cutoffs)} must be positive and increasing"
+            )
+
+    def _check_options(self) -> None:
+        rows = [CELLS[name] for name in self.cell_names()]
+        for name, option in OPTIONS.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not any(name in row.options for row in rows):
+                takers = ", ".join(cell for cell, row in CELLS.items() if name in row.options)
+                raise UsageError(
+                    f"model.{name}: {self.cell} has no such option; cells that have it: {takers}"
+                )
+            if option.choices:
+                require_choice("model", name, value, option.choices)
+            elif not isinstance(value, bool):
+                require_range("model", name, value, option.low, option.high)
+
+    def cell_names(self) -> tuple[str, ...]:
+        """The names in ``cell``: one, or one a layer."""
+        return tuple(name.strip() for name in self.cell.split(","))
+
+    def cell_row(self, layer: int) -> CellRow:
+        """The table's row for the cell of ``layer``, from 0."""
+        names = self.cell_names()
+        return CELLS[names[layer if len(names) > 1 else 0]]
+
+    def cell_options(self, layer: int) -> dict[str, Any]:
+        """The options of the cell of ``layer``: given, or its own defaults."""
+        given = {name: getattr(self, name) for name in OPTIONS}
+        row = self.cell_row(layer)
+        return {**row.fixed} | {
+            name: default if given[name] is None else given[name]
+            for name, default in row.options.items()
+        }
+
+    def layer_sizes(self) -> tuple[int, ...]:
+        """Hidden units of each layer, first to last."""
+        last = self.embedding_size if self.tied else self.hidden_size
+        return (self.hidden_size,) * (self.layers - 1) + (last,)
+
+
+@dataclass(frozen=True)
+class RegularizationConfig:
+    """What holds the model back. ``dropout`` is the rate between layers, and of ``dropout_input``
+    and ``dropout_output`` unless they are given. ``locked``: one mask for all time steps (Gal and
+    Ghahramani 2016). ``weight_drop``: DropConnect on the recurrent matrices (Merity 2017), with
+    ``activation_penalty`` (AR) and ``temporal_activation_penalty`` (TAR). ``l1`` and ``l2`` are
+    added to the mean loss a token, on all weight matrices or on the recurrent ones alone.
+    ``weight_noise``: standard deviation of Gaussian noise on the weight matrices, drawn anew for
+    every batch."""
+
+    dropout: float = 0.0
+    dropout_input: float | None = None
+    dropout_output: float | None = None
+    dropout_embedding: float = 0.0
+    locked: bool = False
+    weight_drop: float = 0.0
+    activation_penalty: float = 0.0
+    temporal_activation_penalty: float = 0.0
+    l1: float = 0.0
+    l2: float = 0.0
+    recurrent_l1: float = 0.0
+    recurrent_l2: float = 0.0
+    weight_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if f.name.startswith("dropout") or f.name == "weight_drop":
+                require_range("regularization", f.name, value, 0.0, 1.0, open_high=True)
+            elif f.name != "locked":
+                require_range("regularization", f.name, value, 0.0)
+
+    @property
+    def input_rate(self) -> float:
+        return self.dropout if self.dropout_input is None else self.dropout_input
+
+    @property
+    def output_rate(self) -> float:
+        return self.dropout if self.dropout_output is None else self.dropout_output
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How weights move. ``averaging``: ``nt`` is averaged SGD started once validation has not
+    improved for ``averaging_window`` validations (Merity 2017), ``ema`` an exponential moving
+    average with ``ema_decay``. ``clip_norm`` and ``clip_value`` 0 mean no clipping."""
+
+    name: str = "adamw"
+    lr: float = 2e-3
+    momentum: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.99
+    rho: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    clip_value: float = 0.0
+    averaging: str = "none"
+    averaging_window: int = 5
+    ema_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        require_choice("optimizer", "name", self.name, OPTIMIZERS)
+        require_choice("optimizer", "averaging", self.averaging, AVERAGING)
+        for name in ("lr", "eps", "weight_decay", "clip_norm", "clip_value"):
+            require_range("optimizer", name, getattr(self, name), 0.0)
+        for name in ("momentum", "beta1", "beta2", "rho", "ema_decay"):
+            require_range("optimizer", name, getattr(self, name), 0.0, 1.0, open_high=True)
+        require_range("optimizer", "averaging_window", self.averaging_window, 1)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over time, as a multiple of ``optimizer.lr``.
+
+    constant: 1. newbob: multiplied by ``decay`` whenever a validation does not improve the best by
+    the factor ``newbob_threshold``. step: multiplied by ``decay`` every ``decay_every_epochs``
+    after ``decay_after_epochs``. cosine: from 1 to ``final_fraction`` over the whole run, measured
+    by whichever of epochs, steps and time is closest to its end. ``warmup_steps`` raise it
+    linearly from 0 first, under any of them.
+    """
+
+    name: str = "cosine"
+    warmup_steps: int = 0
+    decay: float = 0.5
+    decay_after_epochs: int = 0
+    decay_every_epochs: int = 1
+    newbob_threshold: float = 1.0
+    final_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_choice("schedule", "name", self.name, SCHEDULES)
+        require_range("schedule", "warmup_steps", self.warmup_steps, 0)
+        require_range("schedule", "decay", self.decay, 0.0, 1.0)
+        require_range("schedule", "decay_after_epochs", self.decay_after_epochs, 0)
+        require_range("schedule", "decay_every_epochs", self.decay_every_epochs, 1)
+        require_range("schedule", "newbob_threshold", self.newbob_threshold, 1.0)
+        require_range("schedule", "final_fraction", self.final_fraction, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, in what pieces, on what machine. 0 means no limit (``epochs``, ``max_steps``,
+    ``max_seconds``, ``patience``) or "once an epoch" (``valid_every_steps``). ``state`` carried:
+    ``batch_size`` parallel streams cut in pieces of ``bptt`` tokens (truncated BPTT), the state
+    handed on; reset: every line is a sequence of its own, in pieces of ``bptt`` with the state
+    handed on within the line, or whole (full BPTT) with ``bptt`` 0. ``bptt_variable`` draws each
+    length near ``bptt`` and scales the learning rate with it (Merity 2017). ``sampled_softmax``
+    words are drawn for the training loss instead of the whole vocabulary (0: never), during the
+    first ``sampled_fraction`` of the run; validation always uses the whole."""
+
+    epochs: int = 10
+    max_steps: int = 0
+    max_seconds: float = 0.0
+    batch_size: int = 32
+    bptt: int = 64
+    bptt_variable: bool = False
+    state: str = "carried"
+    sampled_softmax: int = 0
+    sampled_fraction: float = 0.85
+    valid_every_steps: int = 0
+    patience: int = 0
+    save_every_seconds: float = 60.0
+    threads: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    engine: str = "auto"
+
+    def __post_init__(self) -> None:
+        require_choice("training", "state", self.state, STATES)
+        require_choice("training", "device", self.device, DEVICES)
+        require_choice("training", "precision", self.precision, PRECISIONS)
+        require_choice("training", "engine", self.engine, ENGINES)
+        require_range("training", "batch_size", self.batch_size, 1)
+        require_range("training", "bptt", self.bptt, 0 if self.state == "reset" else 1)
+        require_range("training", "sampled_fraction", self.sampled_fraction, 0.0, 1.0)
+        for name in ("epochs", "max_steps", "max_seconds", "sampled_softmax",
+                     "valid_every_steps", "patience", "save_every_seconds", "threads"):  # fmt: skip
+            require_range("training", name, getattr(self, name), 0)
