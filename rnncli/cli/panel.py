@@ -187,7 +187,8 @@ def step_line(event: StepReport) -> str:
     sampled = " (sampled)" if event.sampled else ""
     train = loss(event.nats, event.quantity, " ppl")
     return (
-        f"step {event.step} epoch {event.epoch:.2f} train {train}{sampled} lr {event.lr:.2e} {event.tokens_per_second:,.0f} {event.quantity.unit}s/s "
+        f"step {event.step} epoch {event.epoch:.2f} train {train}{sampled} lr {event.lr:.2e} "
+        f"{event.tokens_per_second:,.0f} {event.quantity.unit}s/s "
         f"{clock(event.seconds)} ({100 * event.progress:.0f} %)"
     )
 
