@@ -134,7 +134,11 @@ class ModelConfig:
     projection_size: int | None = None
     input_depth: int | None = None
     transition_depth: int | None = None
+    transition_input: str | None = None
+    transform_bias: float | None = None
     output_depth: int | None = None
+    output_size: int | None = None
+    output_nonlinearity: str | None = None
     shortcuts: bool | None = None
     maxout_pieces: int | None = None
     rounds: int | None = None
@@ -196,13 +200,16 @@ class ModelConfig:
             value = getattr(self, name)
             if value is None:
                 continue
-            if not any(name in row.options for row in rows):
+            taking = [row for row in rows if name in row.options]
+            if not taking:
                 takers = ", ".join(cell for cell, row in CELLS.items() if name in row.options)
                 raise UsageError(
                     f"model.{name}: {self.cell} has no such option; cells that have it: {takers}"
                 )
             if option.choices:
-                require_choice("model", name, value, option.choices)
+                for row in taking:
+                    choices = row.choices.get(name, option.choices)
+                    require_choice("model", name, value, choices)
             elif not isinstance(value, bool):
                 require_range("model", name, value, option.low, option.high)
 

@@ -102,6 +102,9 @@ def configs(draw: st.DrawFn) -> Config:
     model, training = tree.get("model", {}), tree.setdefault("training", {})
     for option in set(OPTIONS) - set(CELLS[model.get("cell", "lstm")].options):
         model.pop(option, None)
+    for option, choices in CELLS[model.get("cell", "lstm")].choices.items():
+        if model.get(option) not in choices:
+            model.pop(option, None)
     model.pop("direction", None)
     if model.get("input") == "one-hot" or model.get("output") == "adaptive":
         model["tied"] = False

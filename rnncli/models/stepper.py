@@ -87,7 +87,7 @@ def prepare_stepper(model: LanguageModel, precision: str = "float32") -> Prepare
 
 def _input(cell: Cell, fast: FastCell, precision: str) -> Project:
     """What of the cell's equations does not depend on the state's first part."""
-    if type(cell).project is Cell.project:
+    if cell.projects_plainly:
         packed = pack(fast.rows(cell.W_xh), fast.rows(cell.a), precision)
         return lambda x, state: packed(x)
     return lambda x, state: cell.project(x.unsqueeze(0), state, x.dtype).squeeze(0)
@@ -97,7 +97,7 @@ def _first_input(model: LanguageModel, cell: Cell, fast: FastCell) -> Project | 
     """The same from tokens (B,): a row of a table where that is small, W_xh applied to the whole
     vocabulary. None where the vectors themselves are needed."""
     embedding = model.embedding
-    if type(cell).project is not Cell.project or not model.stack.reads_through(0):
+    if not cell.projects_plainly or not model.stack.reads_through(0):
         return None
     if embedding.one_hot:
         columns = (fast.rows(cell.W_xh) + fast.rows(cell.a).unsqueeze(1)).t().contiguous()

@@ -14,15 +14,21 @@ from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
 
 I, H = 3, 4
-KINDS = ("elman-tanh", "elman-sigmoid", "elman-relu", "lstm", "gru", "gru-cho2014")
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "elman-tanh": ("elman", {"nonlinearity": "tanh"}),
+    "elman-sigmoid": ("elman", {"nonlinearity": "sigmoid"}),
+    "elman-relu": ("elman", {"nonlinearity": "relu"}),
+    "lstm": ("lstm", {}),
+    "gru": ("gru", {}),
+    "gru-cho2014": ("gru-cho2014", {}),
+}
+"""Cells with their options, by names for tests."""
 
 
 def cell_config(kind: str, **values: Any) -> ModelConfig:
-    """``elman-relu`` is the cell elman with the nonlinearity relu."""
-    name, _, f = kind.partition("-") if kind.startswith("elman") else (kind, "", "")
-    if f:
-        values["nonlinearity"] = f
-    return ModelConfig(cell=name, **values)
+    """``kind``: a name of ``KINDS``."""
+    cell, options = KINDS[kind]
+    return ModelConfig(cell=cell, **{**options, **values})
 
 
 def randomize(module: torch.nn.Module, seed: int = 0, std: float = 0.6) -> None:

@@ -62,6 +62,11 @@ class Cell(nn.Module):
         return self.hidden_size
 
     @property
+    def part_kinds(self) -> tuple[str, ...]:
+        """What each part of the state is: "hidden", "cell", or "input" for what is kept of x."""
+        return ("hidden", *("cell",) * (self.state_parts - 1))
+
+    @property
     def state_sizes(self) -> tuple[int, ...]:
         """The size of each part of the state; the first is that of h."""
         return (self.hidden_size,) * self.state_parts
@@ -78,6 +83,11 @@ class Cell(nn.Module):
         """x: (T, B, I), ``state`` before the first step -> W_xh x + a: (T, B, G), products in
         ``dtype``."""
         return self.linear(x, self.W_xh, self.a, dtype)
+
+    @property
+    def projects_plainly(self) -> bool:
+        """Whether ``project`` gives W_xh x + a and nothing else."""
+        return type(self).project is Cell.project
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         """projected: (B, G), state: parts of (B, H) -> the next state; its first part is h(t)."""

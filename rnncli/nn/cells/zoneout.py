@@ -14,8 +14,8 @@ class Zoneout(Cell):
     """Any cell, whose state keeps a random part of itself: s(t) = d * s(t-1) + (1 - d) * s~(t).
 
     d is drawn anew for every unit and step in training, and is its mean in evaluation. ``rate`` is
-    that of h, ``cell_rate`` that of all other parts. The new h is made from the new cell before
-    zoneout, as the paper has it.
+    that of h, ``cell_rate`` that of cells; what a state keeps of the input is never zoned out. The
+    new h is made from the new cell before zoneout, as the paper has it.
     """
 
     elementwise = False  # what is drawn cannot be drawn again
@@ -25,11 +25,16 @@ class Zoneout(Cell):
         self.cell = cell
         self.input_size, self.hidden_size = cell.input_size, cell.hidden_size
         self.state_parts = cell.state_parts
-        self.rates = (rate, *(cell_rate,) * (cell.state_parts - 1))
+        of_kind = {"hidden": rate, "cell": cell_rate, "input": 0.0}
+        self.rates = tuple(of_kind[kind] for kind in cell.part_kinds)
 
     @property
     def output_size(self) -> int:
         return self.cell.output_size
+
+    @property
+    def part_kinds(self) -> tuple[str, ...]:
+        return self.cell.part_kinds
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
