@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from torch import nn
 
-from rnncli.checkpoint import Header, read_model
+from rnncli.checkpoint import Header, SavedModel, read_model
 from rnncli.config import Config
 from rnncli.errors import ModelError, UsageError
 from rnncli.models.language_model import LanguageModel
+from rnncli.models.music import MusicModel
+from rnncli.text.music import KEYS
 from rnncli.text.tokenizers import Tokenizer
+
+Network = TypeVar("Network", bound=nn.Module)
+
+TASK_MODELS = {"lm": "a language model", "music": "a model of music"}
 
 
 @dataclass(frozen=True)
@@ -25,20 +33,52 @@ class Loaded:
     model: LanguageModel
 
 
+@dataclass(frozen=True)
+class LoadedMusic:
+    """A trained model of polyphonic music, ready to evaluate (no dropout, no gradients)."""
+
+    path: Path
+    header: Header
+    config: Config
+    model: MusicModel
+
+
 def load_language_model(path: Path, device: torch.device | str = "cpu") -> Loaded:
     """Read, verify and build the language model in ``path`` (a file or a run's folder).
 
     Raises FileError, ModelError for a damaged file, UsageError when it is a model of another task.
     """
-    saved = read_model(path)
-    if saved.config.task != "lm":
-        raise UsageError(
-            f"{path} is a model for --task {saved.config.task}; this needs a language model"
-        )
+    saved = _read(path, "lm")
     if saved.tokenizer is None:
         raise ModelError(f"{path} is damaged: a language model without a tokenizer")
     with torch.device("meta"):
         model = LanguageModel(saved.config.model, saved.tokenizer.vocab_size)
+    model = _fill(model, saved, path)
+    model.embedding.materialize(device)
+    return Loaded(path, saved.header, saved.config, saved.tokenizer, _ready(model, device))
+
+
+def load_music_model(path: Path, device: torch.device | str = "cpu") -> LoadedMusic:
+    """Read, verify and build the model of music in ``path``; raises as ``load_language_model``."""
+    saved = _read(path, "music")
+    with torch.device("meta"):
+        model = MusicModel(saved.config.model, KEYS)
+    model = _ready(_fill(model, saved, path), device)
+    return LoadedMusic(path, saved.header, saved.config, model)
+
+
+def _read(path: Path, task: str) -> SavedModel:
+    saved = read_model(path)
+    if saved.config.task != task:
+        raise UsageError(
+            f"{path} is a model for --task {saved.config.task}; this needs {TASK_MODELS[task]}"
+        )
+    return saved
+
+
+def _fill(model: Network, saved: SavedModel, path: Path) -> Network:
+    """``model``, made without storage, with the weights of ``saved``; raises ModelError when they
+    are not its own."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in saved.weights.items()}
     if expected != found:
@@ -48,6 +88,9 @@ def load_language_model(path: Path, device: torch.device | str = "cpu") -> Loade
             f"{'missing' if wrong in expected.items() else 'unexpected'}"
         )
     model.load_state_dict(saved.weights, assign=True)
-    model.embedding.materialize(device)
+    return model
+
+
+def _ready(model: Network, device: torch.device | str) -> Network:
     model.to(device).eval().requires_grad_(False)
-    return Loaded(path, saved.header, saved.config, saved.tokenizer, model)
+    return model

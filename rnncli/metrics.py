@@ -127,3 +127,77 @@ def _exp(nats: float, count: int) -> float:
         return math.exp(_divide(nats, count))
     except OverflowError:
         return math.inf
+
+
+@dataclass(frozen=True)
+class MusicScores:
+    """The loss of pieces of music, every frame of every piece counted: the first one is predicted
+    from the initial state and a frame of silence.
+
+    ``nats``: minus the log-probability of all ``frames``; ``first_nats``: the part of the first
+    frame of each of the ``pieces`` (those that have any frame); ``mean_nats``: the sum over pieces
+    of their nats a frame. ``hits``, ``false_alarms`` and ``misses`` count keys at which the most
+    probable frame is right, sounds alone, and is silent alone.
+    """
+
+    nats: float
+    first_nats: float
+    mean_nats: float
+    frames: int
+    pieces: int
+    hits: int
+    false_alarms: int
+    misses: int
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise DataError("there is no music to measure; expected at least one frame")
+
+    @property
+    def nats_per_frame(self) -> float:
+        """All nats over all frames, divided once."""
+        return _divide(self.nats, self.frames)
+
+    @property
+    def nats_per_frame_by_piece(self) -> float:
+        """The mean over pieces of each one's nats a frame: short pieces weigh as much as long."""
+        return _divide(self.mean_nats, self.pieces)
+
+    @property
+    def nats_per_frame_without_first(self) -> float:
+        """Over the frames that have one before them."""
+        return _divide(self.nats - self.first_nats, self.frames - self.pieces)
+
+    @property
+    def accuracy(self) -> float:
+        """TP / (TP + FP + FN) over all frames (Bay et al. 2009)."""
+        return _divide(self.hits, self.hits + self.false_alarms + self.misses)
+
+    @property
+    def signature(self) -> str:
+        return "|".join(
+            (f"rnncli:{__version__}", "keys:88", "first-frame:counted", "average:frames",
+             "threshold:0.5", *self.notes)
+        )  # fmt: skip
+
+    def scores(self) -> tuple[Score, ...]:
+        """Every figure with its unit and signature."""
+        by_piece = self.signature.replace("average:frames", "average:pieces")
+        rest = self.signature.replace("first-frame:counted", "first-frame:left-out")
+        return (
+            Score("nats_per_frame", self.nats_per_frame, "frame", self.signature),
+            Score("nats_per_frame_by_piece", self.nats_per_frame_by_piece, "frame", by_piece),
+            Score("nats_per_frame_without_first", self.nats_per_frame_without_first, "frame", rest),
+            Score("accuracy", self.accuracy, "share", self.signature),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object that ``evaluate --json`` prints for a model of music."""
+        return {
+            "nats": self.nats,
+            "frames": self.frames,
+            "pieces": self.pieces,
+            **{score.name: score.value for score in self.scores()},
+            "signature": self.signature,
+        }

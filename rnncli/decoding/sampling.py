@@ -64,18 +64,23 @@ class Sample:
 
 
 class Uniform:
-    """Uniform numbers in [0, 1) for each of several rows; those of row k depend on the seed and k
-    alone."""
+    """Uniform numbers in [0, 1) for each of several rows, ``width`` at a time; those of row k
+    depend on the seed and k alone."""
 
-    def __init__(self, seed: int, rows: int) -> None:
+    def __init__(self, seed: int, rows: int, width: int = 1) -> None:
+        self._size = (_AHEAD, width)
         self._generators = [torch.Generator().manual_seed(_row_seed(seed, k)) for k in range(rows)]
         self._ahead: list[Tensor] = []
 
     def next(self, rows: Sequence[int]) -> Tensor:
-        """The next number of each of ``rows``: (B, 1) float64. The other rows' are passed over."""
+        """The next numbers of each of ``rows``: (B, width) float64. The other rows' are passed
+        over."""
         if not self._ahead:
             block = torch.stack(
-                [torch.rand(_AHEAD, 1, dtype=torch.float64, generator=g) for g in self._generators],
+                [
+                    torch.rand(self._size, dtype=torch.float64, generator=generator)
+                    for generator in self._generators
+                ],
                 dim=1,
             )
             # So far below 1 that the product with the total mass stays below the total.

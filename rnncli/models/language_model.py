@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rnncli.models.penalties import activation_penalty
 from rnncli.nn.dropout import dropout
 from rnncli.nn.embedding import Embedding
 from rnncli.nn.softmax import AdaptiveSoftmax, SampledVocabulary, Softmax
@@ -60,20 +61,7 @@ class LanguageModel(nn.Module):
             rows, flat = rows[keep], flat[keep]
             scale = torch.full(flat.shape, 1.0 / max(1, flat.numel()), device=flat.device)
         nats = self.output.loss(rows, flat, scale, self.tied_weight, run_as.dtype, sampling)
-        return nats, self._activation_penalty(raw, h, mask, regularization), state
-
-    @staticmethod
-    def _activation_penalty(
-        raw: Tensor, h: Tensor, mask: Tensor | None, rates: RegularizationConfig
-    ) -> Tensor:
-        """AR on the dropped output, TAR on the raw one (Merity et al. 2017, sec. 4.6)."""
-        penalty = h.new_zeros((), dtype=torch.float32)
-        if rates.activation_penalty:
-            penalty = penalty + rates.activation_penalty * _mean_square(h, mask)
-        if rates.temporal_activation_penalty and len(raw) > 1:
-            change = _mean_square(raw[1:] - raw[:-1], None if mask is None else mask[1:])
-            penalty = penalty + rates.temporal_activation_penalty * change
-        return penalty
+        return nats, activation_penalty(raw, h, mask, regularization), state
 
     # -- evaluation --------------------------------------------------------------------------
 
@@ -112,9 +100,3 @@ class LanguageModel(nn.Module):
         """tokens (B,) -> logits (B, V) and the next state."""
         h, state = self.stack.step(self.embedding(tokens), state)
         return self.output.logits(h, self.tied_weight), state
-
-
-def _mean_square(v: Tensor, mask: Tensor | None) -> Tensor:
-    """The mean of the squares of v (T, B, H) where ``mask`` (T, B) is true; 0 if it nowhere is."""
-    kept = v.float() if mask is None else v[mask].float()
-    return kept.pow(2).mean() if len(kept) else kept.sum()

@@ -25,6 +25,7 @@ from rnncli.text.corpus import Corpus, Progress, load_corpus
 from rnncli.text.tokenizers import Tokenizer, load_sentencepiece
 from rnncli.training.events import NATS_A_TOKEN
 from rnncli.training.task import Loss, Task, Validation
+from rnncli.training.truncation import cuts
 
 VALID_COLUMN_TOKENS = 2000
 """Validation runs in as many parallel streams (at most 32) as leave each this long."""
@@ -116,32 +117,19 @@ class LanguageModelling:
         self._state = None
         if training.state == "carried":
             self._stream = Stream(parts, self.batch_size, self.tokenizer.boundary_id)
-            cuts = self._cuts(self._stream.length, rng)
-            self._layout = [_Piece(0, a, b) for a, b in pairwise(cuts)]
+            places = cuts(self._stream.length, training, rng)
+            self._layout = [_Piece(0, a, b) for a, b in pairwise(places)]
         else:
             source = LineBatches(parts, self.batch_size, self.tokenizer.boundary_id)
             self._lines = source.epoch(rng)
             self._layout = []
             for batch in range(len(self._lines)):
                 length = int(source.lengths[self._lines.lines(batch)].max())
-                cuts = self._cuts(length, rng)
-                self._layout += [_Piece(batch, a, b) for a, b in pairwise(cuts)]
+                places = cuts(length, training, rng)
+                self._layout += [_Piece(batch, a, b) for a, b in pairwise(places)]
         self.pieces = len(self._layout)
         if not self.pieces:
             raise DataError("data.weights leave nothing to train on; raise them")
-
-    def _cuts(self, length: int, rng: np.random.Generator) -> list[int]:
-        """Where pieces begin in ``length`` predictions, and the end."""
-        bptt = self.config.training.bptt
-        if bptt == 0:
-            return [0, length]
-        if not self.config.training.bptt_variable:
-            return [*range(0, length, bptt), length]
-        cuts = [0]
-        while cuts[-1] < length:  # Merity et al. 2017, sec. 4.1
-            base = bptt if rng.random() < 0.95 else bptt / 2
-            cuts.append(cuts[-1] + max(5, int(rng.normal(base, 5))))
-        return [*cuts[:-1], length]
 
     def loss(self, piece: int, sampled: bool) -> Loss:
         inputs, targets, mask = self._batch(self._layout[piece])

@@ -1,0 +1,86 @@
+"""Sampling music: one frame after the other, several pieces at once, each with its own random
+numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnncli.decoding.protocol import Stepper
+from rnncli.decoding.sampling import Uniform
+from rnncli.errors import DataError, UsageError
+from rnncli.nn.keys import frame_nats
+
+
+@dataclass(frozen=True)
+class FrameLimits:
+    """How many frames to write, and how boldly: ``temperature`` divides the logits of every key,
+    ``greedy`` lets those keys sound that are more probable than not. Raises UsageError for a value
+    out of range."""
+
+    frames: int
+    temperature: float = 1.0
+    greedy: bool = False
+
+    def __post_init__(self) -> None:
+        if self.frames < 0:
+            raise UsageError(
+                f"max_new_tokens: {self.frames} frames is out of range; it must be at least 0"
+            )
+        if not 0.0 < self.temperature < float("inf"):
+            raise UsageError(
+                f"temperature: {self.temperature:g} is out of range; it must be above 0 "
+                "(for the most probable frame at every step ask for greedy)"
+            )
+
+
+@dataclass(frozen=True)
+class SampledPiece:
+    """Piece ``row``: frames (T, K) bool, those after the opening; ``logprob``: their nats under the
+    model itself, whatever the temperature."""
+
+    row: int
+    frames: Tensor
+    logprob: float
+
+
+def sample_frames(
+    stepper: Stepper[None, Any], opening: Tensor, *, rows: int, limits: FrameLimits, seed: int
+) -> list[SampledPiece]:
+    """Continue ``opening`` (N, K), which may have no frame, in ``rows`` ways.
+
+    ``stepper``: the step contract with frames for tokens. The random numbers of piece k depend on
+    ``seed`` and k alone. Raises DataError when the model's probabilities are no numbers.
+    """
+    with torch.inference_mode():
+        state = stepper.start(None, 1)
+        frame = opening.new_zeros(1, opening.shape[1])
+        for following in opening:
+            _, state = stepper.step(frame, state)
+            frame = following.unsqueeze(0)
+        state = state.select(torch.zeros(rows, dtype=torch.int64, device=opening.device))
+        frame = frame.expand(rows, -1)
+        uniform = Uniform(seed, rows, opening.shape[1])
+        nats = torch.zeros(rows, dtype=torch.float64, device=opening.device)
+        written: list[Tensor] = []
+        for _ in range(limits.frames):
+            logits, state = stepper.step(frame, state)
+            logits = logits.double()
+            if not bool(logits.isfinite().all()):
+                raise DataError(
+                    "the model's probabilities are not numbers; its weights are damaged"
+                )
+            if limits.greedy:
+                sounds = logits > 0
+            else:
+                p = torch.sigmoid(logits / limits.temperature)
+                sounds = uniform.next(range(rows)).to(p.device) < p
+            frame = sounds.to(opening.dtype)
+            nats += frame_nats(logits, sounds.double())
+            written.append(sounds)
+        empty = torch.empty(0, rows, opening.shape[1], dtype=torch.bool)
+        pieces = torch.stack(written).cpu() if written else empty
+    return [SampledPiece(k, pieces[:, k], -float(nats[k])) for k in range(rows)]

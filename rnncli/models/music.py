@@ -1,0 +1,86 @@
+"""The recurrent model of polyphonic music: p(frame t | frames 1 ... t-1), a frame being the keys
+that sound together."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from rnncli.errors import UsageError
+from rnncli.models.penalties import activation_penalty
+from rnncli.nn.dropout import dropout
+from rnncli.nn.keys import KeyInput, KeyOutput, frame_nats
+from rnncli.nn.stack import Run, Stack
+from rnncli.nn.state import State
+from rnncli.sections import ModelConfig, RegularizationConfig
+
+
+class MusicModel(nn.Module):
+    """Frames (K keys), perhaps a linear embedding, recurrent layers, a sigmoid for each key.
+
+    What comes before the first frame of a piece is the initial state and a frame of silence.
+    Raises UsageError for a configuration that would see the frames it predicts.
+    """
+
+    def __init__(self, config: ModelConfig, keys: int) -> None:
+        super().__init__()
+        if config.output != "softmax":
+            raise UsageError(
+                f"model.output: {config.output!r} is for words; the keys of a frame have a sigmoid "
+                "each, so leave it at 'softmax', which music ignores"
+            )
+        self.keys = keys
+        self.input = KeyInput(config, keys)
+        self.stack = Stack(config, self.input.size)
+        if not self.stack.is_causal:
+            raise UsageError(
+                f"model.direction: {config.direction!r} would show the model the frames that it is "
+                "to predict; use 'forward'"
+            )
+        self.output = KeyOutput(config, self.stack.output_size, keys)
+        self.tied = config.tied
+
+    @property
+    def tied_weight(self) -> Tensor | None:
+        return self.input.weight if self.tied else None
+
+    def training_loss(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        state: State,
+        mask: Tensor,
+        run_as: Run,
+        regularization: RegularizationConfig,
+    ) -> tuple[Tensor, Tensor, State]:
+        """One piece of truncated BPTT.
+
+        inputs, targets: (T, B, K), where ``inputs[t]`` is the frame before ``targets[t]``; mask:
+        (T, B) bool, false for padding. Returns the mean nats a frame (0 if all is padding), the
+        penalties on activations (a scalar, added to it for the gradient), and the state after the
+        piece, still in the graph.
+        """
+        rates = regularization
+        x = self.input(inputs, rates.dropout_embedding, run_as.dtype)
+        x = dropout(x, rates.input_rate, locked=rates.locked)
+        raw, state = self.stack(x, state, run_as, rates)
+        h = dropout(raw, rates.output_rate, locked=rates.locked)
+        logits = self.output.logits(h[mask], self.tied_weight, run_as.dtype)
+        nats = frame_nats(logits, targets[mask]).sum() / mask.sum().clamp_min(1)
+        return nats, activation_penalty(raw, h, mask, rates), state
+
+    def logits(self, inputs: Tensor, state: State, run_as: Run) -> tuple[Tensor, State]:
+        """inputs: (T, B, K) -> the logits of the frames after them (T, B, K) and the last state; no
+        dropout."""
+        h, state = self.stack(self.input(inputs, 0.0, run_as.dtype), state, run_as, None)
+        return self.output.logits(h, self.tied_weight, run_as.dtype), state
+
+    # -- the step contract, with frames for tokens -------------------------------------------
+
+    def start(self, source: None, rows: int) -> State:
+        """The state before the first frame; music has no source."""
+        return self.stack.start(rows)
+
+    def step(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
+        """frames: (B, K) -> the logits of the next frame (B, K) and the next state."""
+        h, state = self.stack.step(self.input(frames, 0.0, frames.dtype), state)
+        return self.output.logits(h, self.tied_weight, h.dtype), state
