@@ -7,6 +7,8 @@ import ctypes
 import math
 import os
 import platform
+import resource
+import sys
 import time
 from dataclasses import dataclass
 
@@ -97,6 +99,18 @@ def product_speed(dtype: torch.dtype, device: torch.device | str = "cpu") -> flo
         float(out[0, 0])
         best = min(best, time.perf_counter() - began)
     return 4 * 2 * 512**3 / best
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that this process has held so far; of a GPU, that its tensors took there."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # ru_maxrss starts with that of the process that made this one; VmHWM is of this one alone.
+    with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/self/status") as file:
+        line = next(line for line in file if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _rounds_float32() -> bool:

@@ -28,6 +28,8 @@ COMMANDS = {
     "score": "One line in, one log-probability out.",
     "rescore": "Give the entries of n-best lists their log-probabilities.",
     "generate": "Sample text from a model.",
+    "compare": "Train several cells on one corpus; one table of what each reached.",
+    "explain": "Colour each token by its surprisal, or by what a unit or gate does.",
     "tokenize": "Train a tokenizer; turn lines into pieces or ids, and back.",
     "zoo": "List published models, or print the configuration of one.",
     "info": "Tell what is in a model's file.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
 
@@ -39,6 +39,31 @@ def print_table(rows: Iterable[tuple[str, str]], title: str) -> None:
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
         sys.stdout.write(f"{name:<{width}}  {value}".rstrip() + "\n")
+
+
+def print_columns(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows under the names of their columns; all but the first are right-aligned."""
+    rows = [[printable(cell) for cell in row] for row in rows]
+    if is_terminal(sys.stdout):
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table()
+        for number, name in enumerate(names):
+            table.add_column(Text(name), justify="right" if number else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        Console(highlight=False).print(table)
+        return
+    everything = [list(names), *rows]
+    widths = [max(map(len, column)) for column in zip(*everything, strict=True)]
+    for row in everything:
+        first, *others = (
+            f"{cell:>{width}}" if number else f"{cell:<{width}}"
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        sys.stdout.write("  ".join([first, *others]).rstrip() + "\n")
 
 
 def print_json(value: Any) -> None:

@@ -61,24 +61,29 @@ class ReadingNotes:
 
 
 class PlainLines:
-    """One line at the start, every ten seconds, at every validation and at the end."""
+    """One line at the start, every ten seconds, at every validation and at the end, each after
+    ``prefix``."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self._last = -math.inf
 
     def show(self, event: Event) -> None:
         if isinstance(event, Started):
             for text in opening(event):
-                note(text)
+                self._note(text)
         elif isinstance(event, StepReport) and event.seconds - self._last >= PLAIN_SECONDS:
             self._last = event.seconds
-            note(step_line(event))
+            self._note(step_line(event))
         elif isinstance(event, EvalReport):
-            note(eval_line(event))
+            self._note(eval_line(event))
         elif isinstance(event, Skipped):
-            note(f"step {event.step}: skipped, {event.reason} ({event.batch})")
+            self._note(f"step {event.step}: skipped, {event.reason} ({event.batch})")
         elif isinstance(event, Finished):
-            note(finish_line(event))
+            self._note(finish_line(event))
+
+    def _note(self, text: str) -> None:
+        note(self._prefix + text)
 
     def close(self) -> None:
         """Nothing is left open."""

@@ -108,7 +108,8 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Finished:
-    """Why the run ended, and the best validation score (nan without validation text)."""
+    """Why the run ended, and the best validation score (nan without validation text).
+    ``peak_bytes``: the most memory that its process has held."""
 
     step: int
     epoch: float
@@ -116,6 +117,7 @@ class Finished:
     best_score: float
     seconds: float
     weights_sha256: str
+    peak_bytes: int = 0
     quantity: Quantity = NATS_A_TOKEN
 
 

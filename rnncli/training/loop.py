@@ -230,6 +230,7 @@ class Loop:
                 best_score=self.best if math.isfinite(self.best) else math.nan,
                 seconds=self.seconds,
                 weights_sha256=self.place.weights_sha256(),
+                peak_bytes=machine.peak_bytes(self.task.runtime.device),
                 quantity=self.task.quantity,
             )
         )

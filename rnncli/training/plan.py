@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import resource
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from rnncli import runtime as machine
@@ -130,9 +128,10 @@ def _memory_rows(config: Config, task: Task, loop: Loop, runtime: Runtime) -> li
         "logits": logits,
     }
     parts = ", ".join(f"{name} {_size(size)}" for name, size in rows.items())
+    peak = _size(machine.peak_bytes(runtime.device))
     return [
         ("memory", f"about {_size(sum(rows.values()))}: {parts}"),
-        ("memory in all", f"{_size(_peak_bytes(runtime))} at most in the timed steps (measured)"),
+        ("memory in all", f"{peak} at most in the timed steps (measured)"),
     ]
 
 
@@ -141,12 +140,6 @@ def _units_a_position(model: nn.Module) -> int:
     and after their nonlinearities, the cell and the output, each with its dropped copy."""
     cells = [module for module in model.modules() if isinstance(module, Cell)]
     return sum(2 * c.input_size + (2 * c.gates + 4) * c.hidden_size for c in cells)
-
-
-def _peak_bytes(runtime: Runtime) -> int:
-    if runtime.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(runtime.device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
 def _time_rows(

@@ -65,7 +65,7 @@ def read_run_config(folder: Path) -> Config:
 def refuse_changes(before: Config, after: Config, folder: Path) -> None:
     """Raise UsageError when a run in ``folder`` that began with ``before`` cannot go on with
     ``after``."""
-    old, new = _flat(before.to_dict()), _flat(after.to_dict())
+    old, new = flat(before.to_dict()), flat(after.to_dict())
     for name in (*new, *old):
         if old.get(name) != new.get(name) and name not in MAY_CHANGE:
             raise UsageError(
@@ -74,14 +74,15 @@ def refuse_changes(before: Config, after: Config, folder: Path) -> None:
             )
 
 
-def _flat(values: dict[str, Any], where: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """Nested sections as dotted names."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{where}{name}.")
+            found |= flat(value, f"{where}{name}.")
         else:
-            flat[f"{where}{name}"] = value
-    return flat
+            found[f"{where}{name}"] = value
+    return found
 
 
 def _shown(values: dict[str, Any], name: str) -> str:

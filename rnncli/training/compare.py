@@ -1,0 +1,357 @@
+"""Several models on one corpus under equal conditions: ``rnncli compare``.
+
+A comparison is a folder of runs, one for each candidate and seed. Each is trained in a process of
+its own, one after the other, the candidates in turn for every seed, so that a machine that gets
+slower does so for all. What a run gave is read from its folder: a finished run is never run again,
+and one that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import statistics
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rnncli import runtime as machine
+from rnncli.checkpoint import read_header
+from rnncli.config import Config, load_toml, parse_assignment
+from rnncli.errors import DataError, FileError, Interrupted, UsageError, choices_hint
+from rnncli.files import append, write_atomically
+from rnncli.text.corpus import load_corpus
+from rnncli.text.tokenizers import load_sentencepiece
+from rnncli.training.defaults import choose
+from rnncli.training.events import Event
+from rnncli.training.run_folder import CONFIG_FILE, METRICS_FILE, flat, read_run_config
+from rnncli.training.sizes import count_parameters, equal_model, resized
+from rnncli.training.worker import Failed, run_apart
+
+EQUAL = ("parameters", "hidden", "none")
+BASE_FILE = "base.toml"
+FREE = frozenset({"training.threads", "training.save_every_seconds"})
+"""What may differ between the parts of one comparison."""
+
+Trainer = Callable[[Config, Path], Iterator[Event | Failed]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to compare. ``label`` names it in the table, and its folders."""
+
+    label: str
+    config: Config
+    parameters: int = 0
+
+    @property
+    def folder_name(self) -> str:
+        return re.sub(r"[^\w.=+-]+", "-", self.label)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One candidate with one seed: ``name`` is that of its folder."""
+
+    candidate: Candidate
+    config: Config
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run gave. ``score`` is the best validation, as ``score_name`` says; nan without one.
+    ``failure``: why there is none of all this, or empty. ``peak_bytes`` 0: not known."""
+
+    score: float = math.nan
+    score_name: str = "perplexity"
+    tokens_per_second: float = math.nan
+    peak_bytes: int = 0
+    steps: int = 0
+    seconds: float = math.nan
+    failure: str = ""
+    diverged: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A candidate with the outcomes of its seeds, the failed ones among them."""
+
+    candidate: Candidate
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def finished(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if not outcome.failure]
+
+    @property
+    def failures(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.failure]
+
+    def mean(self, name: str) -> float:
+        """The mean of a field over the finished runs; nan when there is none."""
+        values = [float(getattr(outcome, name)) for outcome in self.finished]
+        return statistics.fmean(values) if values else math.nan
+
+    @property
+    def spread(self) -> float:
+        """The sample standard deviation of the score; nan for fewer than two finished runs."""
+        scores = [outcome.score for outcome in self.finished]
+        return statistics.stdev(scores) if len(scores) > 1 else math.nan
+
+    @property
+    def score_name(self) -> str:
+        return self.finished[0].score_name if self.finished else Outcome.score_name
+
+    @property
+    def peak_bytes(self) -> int:
+        return max((outcome.peak_bytes for outcome in self.finished), default=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object that ``compare --json`` prints."""
+        model = self.candidate.config.model
+        return {
+            "name": self.candidate.label,
+            "cell": model.cell,
+            "layers": model.layers,
+            "hidden_size": model.hidden_size,
+            "parameters": self.candidate.parameters,
+            "runs": len(self.outcomes),
+            "failures": [outcome.failure for outcome in self.failures],
+            f"valid_{self.score_name}": self.mean("score"),
+            "spread": self.spread,
+            "scores": [outcome.score for outcome in self.finished],
+            "tokens_per_second": self.mean("tokens_per_second"),
+            "peak_bytes": self.peak_bytes,
+            "steps": self.mean("steps"),
+            "seconds": self.mean("seconds"),
+        }
+
+
+# -- what is compared ------------------------------------------------------------------------
+
+
+def base_config(fixed: Mapping[str, Any], cell: str, out: Path) -> tuple[Config, list[str]]:
+    """What all runs in ``out`` share, chosen for the text and for ``cell`` when the comparison
+    begins and kept in its folder afterwards; and the reasons. ``fixed``: what was given."""
+    path = out / BASE_FILE
+    values = cell_values(cell)
+    name = {"model.cell": values["model.cell"]}  # its options are not for the others
+    if path.exists():
+        saved = Config.from_dict(load_toml(path)).with_values({**fixed, **name})
+        return saved, [f"settings: those in {path}, and what is given now"]
+    values |= fixed
+    data = Config().with_values(values).data  # complain about wrong values before looking at it
+    chosen, reasons = choose(data, values)
+    return Config().with_values({**chosen, **fixed, **name}), reasons
+
+
+def keep_base(config: Config, out: Path) -> None:
+    """Write what ``base_config`` finds again."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError.of("write", out, error) from None
+    if not (out / BASE_FILE).exists():
+        write_atomically(out / BASE_FILE, [config.to_toml().encode()])
+
+
+def cell_values(text: str) -> dict[str, Any]:
+    """The settings of ``lstm`` or of ``elman nonlinearity=relu``, a cell with its options."""
+    name, *options = text.split() or [""]
+    pairs = (parse_assignment(option) for option in options)
+    return {"model.cell": name} | {
+        key if "." in key else f"model.{key}": value for key, value in pairs
+    }
+
+
+def cell_candidates(base: Config, cells: Sequence[str]) -> list[Candidate]:
+    """``base`` with each of ``cells`` in turn."""
+    return [
+        Candidate(" ".join(text.split()), base.with_values(cell_values(text))) for text in cells
+    ]
+
+
+def settle(candidates: Sequence[Candidate], equal: str) -> list[Candidate]:
+    """The candidates as they are run: their sizes made ``equal`` to the first one's, parameters
+    counted, one precision for all.
+
+    Raises UsageError for a size that cannot be matched, or names that are not distinct.
+    """
+    if equal not in EQUAL:
+        raise UsageError(f"--equal: unknown value {equal!r}{choices_hint(equal, EQUAL)}")
+    names = [candidate.folder_name for candidate in candidates]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--cells: {name!r} is there twice; each needs a name of its own")
+    settled: list[Candidate] = []
+    vocab_size = _VocabularySizes()
+    for candidate in candidates:
+        config = _with_settled_precision(candidate.config)
+        if config.task != "lm":
+            raise UsageError(f"compare: task {config.task!r} is not compared; it is for lm")
+        size, model = vocab_size(config), config.model
+        if settled and equal == "hidden":
+            model = resized(model, settled[0].config.model.hidden_size)
+        elif settled and equal == "parameters":
+            model = equal_model(model, size, settled[0].parameters, candidate.label)
+        config = dataclasses.replace(config, model=model)
+        settled.append(Candidate(candidate.label, config, count_parameters(model, size)))
+    return settled
+
+
+class _VocabularySizes:
+    """How many tokens each configuration's tokenizer has; every text is read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], int] = {}
+
+    def __call__(self, config: Config) -> int:
+        key = (config.data, config.tokenizer)
+        if key not in self._known:
+            given = config.tokenizer.model
+            tokenizer = config.tokenizer if given is None else load_sentencepiece(given)
+            self._known[key] = load_corpus(config.data, tokenizer).tokenizer.vocab_size
+        return self._known[key]
+
+
+def _with_settled_precision(config: Config) -> Config:
+    """What ``auto`` means is measured, and the answer must be one for all runs."""
+    training = config.training
+    if training.precision != "auto":
+        return config
+    dtype = machine.prepare(training.device, "auto", training.threads).dtype
+    return config.with_values({"training.precision": str(dtype).removeprefix("torch.")})
+
+
+# -- the runs --------------------------------------------------------------------------------
+
+
+def plan_runs(candidates: Sequence[Candidate], seeds: int, out: Path) -> list[Run]:
+    """Every candidate for the first seed, then every one for the second, ..."""
+    return [
+        Run(
+            candidate,
+            candidate.config.with_values({"seed": candidate.config.seed + k}),
+            out / f"{candidate.folder_name}-{candidate.config.seed + k}",
+        )
+        for k in range(seeds)
+        for candidate in candidates
+    ]
+
+
+def compare(
+    runs: Iterable[Run], train: Trainer = run_apart
+) -> Generator[tuple[Run, Event | Outcome], None, None]:
+    """Do the runs, or read what those gave that are done: their events, and of each its outcome.
+
+    Raises UsageError for a folder that holds another run, Interrupted after Ctrl-C, once the run
+    that it stopped is saved.
+    """
+    runs = list(runs)
+    for run in runs:
+        _require_same(run)
+    for run in runs:
+        if (outcome := read_outcome(run.folder)) is None:
+            try:
+                outcome = yield from _trained(run, train)
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    f"stopped during {run.name}; the same command goes on from there"
+                ) from None
+        yield run, outcome
+
+
+def _trained(run: Run, train: Trainer) -> Generator[tuple[Run, Event | Outcome], None, Outcome]:
+    events = train(run.config, run.folder)
+    try:
+        for event in events:
+            if isinstance(event, Failed):
+                if event.diverged:
+                    line = {"event": "Failed", "reason": event.reason}
+                    append(run.folder / METRICS_FILE, json.dumps(line).encode() + b"\n")
+                return Outcome(failure=event.reason, diverged=event.diverged)
+            yield run, event
+    finally:
+        if isinstance(events, Generator):
+            events.close()
+    outcome = read_outcome(run.folder)
+    if outcome is None:
+        raise DataError(f"{run.folder}: the run is over, but {METRICS_FILE} does not say so")
+    return outcome
+
+
+def read_outcome(folder: Path) -> Outcome | None:
+    """What the run in ``folder`` gave; None when it is not there or not over."""
+    events = _metrics(folder)
+    last = events[-1] if events else {}
+    if last.get("event") == "Failed":
+        return Outcome(failure=str(last["reason"]), diverged=True)
+    if last.get("event") != "Finished":
+        return None
+    reports = [event for event in events if event.get("event") == "StepReport"]
+    tokens = sum(report["tokens"] for report in reports)
+    spent = sum(report["tokens"] / report["tokens_per_second"] for report in reports)
+    name, score = _score(read_header(folder).scores)
+    return Outcome(
+        score=score,
+        score_name=name,
+        tokens_per_second=tokens / spent if spent else math.nan,
+        peak_bytes=int(last.get("peak_bytes", 0)),
+        steps=int(last["step"]),
+        seconds=float(last["seconds"]),
+    )
+
+
+def _metrics(folder: Path) -> list[dict[str, Any]]:
+    """What metrics.jsonl records, without a last line that a kill has cut."""
+    try:
+        lines = (folder / METRICS_FILE).read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise FileError.of("read", folder / METRICS_FILE, error) from None
+    try:
+        return [json.loads(line) for line in lines[:-1]]
+    except ValueError:
+        raise DataError(f"{folder / METRICS_FILE} is damaged: a line is not JSON") from None
+
+
+def _score(scores: Mapping[str, Any]) -> tuple[str, float]:
+    """The validation's name and figure that a model's file tells, the perplexity if there is."""
+    valid = {n.removeprefix("valid_"): v for n, v in scores.items() if n.startswith("valid_")}
+    if not valid:
+        return Outcome.score_name, math.nan
+    name = "perplexity" if "perplexity" in valid else next(iter(valid))
+    return name, float(valid[name])
+
+
+def _require_same(run: Run) -> None:
+    """Raise UsageError when the run's folder holds one with other settings."""
+    if not (run.folder / CONFIG_FILE).exists():
+        return
+    old = flat(read_run_config(run.folder).to_dict())
+    new = flat(run.config.to_dict())
+    for name in (*new, *old):
+        if name not in FREE and old.get(name) != new.get(name):
+            raise UsageError(
+                f"{run.folder} holds a run with {name} = {old.get(name)!r}, and now it would be "
+                f"{new.get(name)!r}; give another --out, or remove that folder"
+            )
+
+
+def make_rows(
+    candidates: Sequence[Candidate], outcomes: Iterable[tuple[Run, Outcome]]
+) -> list[Row]:
+    """One row a candidate, in order."""
+    found: dict[str, list[Outcome]] = {candidate.label: [] for candidate in candidates}
+    for run, outcome in outcomes:
+        found[run.candidate.label].append(outcome)
+    return [Row(candidate, tuple(found[candidate.label])) for candidate in candidates]

@@ -1,0 +1,194 @@
+"""A comparison: what its rows say, and that nothing is run twice."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rnncli.checkpoint import read_header
+from rnncli.config import Config
+from rnncli.errors import Interrupted, UsageError
+from rnncli.training.compare import (
+    Candidate,
+    Outcome,
+    Run,
+    Trainer,
+    base_config,
+    cell_candidates,
+    compare,
+    keep_base,
+    make_rows,
+    plan_runs,
+    settle,
+)
+from rnncli.training.events import EvalReport, Event, Finished, StepReport
+from rnncli.training.loop import train
+from rnncli.training.worker import Failed, run_apart, run_here
+from tests.training.runs import Killed, at_step, kill, metrics, tiny_config
+
+
+def tiny(text: Path, **more: Any) -> Config:
+    return tiny_config(text, training__precision="float32", training__epochs=1, **more)
+
+
+def outcomes(runs: list[Run], trainer: Trainer = run_here) -> list[tuple[Run, Outcome]]:
+    return [(run, event) for run, event in compare(runs, trainer) if isinstance(event, Outcome)]
+
+
+class Counting:
+    """Trains here and remembers which folders it was asked for."""
+
+    def __init__(self) -> None:
+        self.folders: list[str] = []
+
+    def __call__(self, config: Config, folder: Path) -> Iterator[Event | Failed]:
+        self.folders.append(folder.name)
+        return run_here(config, folder)
+
+
+def test_rows_are_what_the_runs_gave(text: Path, tmp_path: Path) -> None:
+    settled = settle(cell_candidates(tiny(text), ["elman", "gru"]), "hidden")
+    runs = plan_runs(settled, 2, tmp_path / "all")
+    assert [run.name for run in runs] == ["elman-1", "gru-1", "elman-2", "gru-2"]
+    elman, gru = make_rows(settled, outcomes(runs))
+    scores = []
+    for seed in (1, 2):
+        config = tiny(text, model__cell="gru", seed=seed)
+        *_, last = train(config, tmp_path / str(seed))
+        assert isinstance(last, Finished)
+        scores.append(math.exp(last.best_score))
+        assert last.step == 10
+    assert gru.mean("score") == pytest.approx(statistics.mean(scores), rel=1e-12)
+    assert gru.spread == pytest.approx(abs(scores[0] - scores[1]) / math.sqrt(2))
+    assert gru.mean("steps") == 10
+    values = gru.to_dict()
+    assert values["valid_perplexity"] == gru.mean("score")
+    assert values["parameters"] == read_header(tmp_path / "1").parameters
+    assert values["hidden_size"] == elman.candidate.config.model.hidden_size == 8
+    assert elman.to_dict()["parameters"] < values["parameters"]
+    reports = [e for e in metrics(tmp_path / "all" / "gru-1") if e["event"] == "StepReport"]
+    slowest, fastest = (f(e["tokens_per_second"] for e in reports) for f in (min, max))
+    assert slowest <= gru.outcomes[0].tokens_per_second <= fastest * (1 + 1e-9)
+
+
+def test_sizes_are_equal_and_named(text: Path) -> None:
+    base = tiny(text, model__hidden_size=40, model__embedding_size=30)
+    cells = ["lstm", "elman nonlinearity=relu", "elman"]
+    lstm, relu, tanh = settle(cell_candidates(base, cells), "parameters")
+    assert relu.config.model.nonlinearity == "relu"
+    assert tanh.config.model.nonlinearity is None
+    assert relu.folder_name == "elman-nonlinearity=relu"
+    assert relu.parameters == tanh.parameters == pytest.approx(lstm.parameters, rel=0.02)
+    assert lstm.config.model.hidden_size == 40 < tanh.config.model.hidden_size
+    with pytest.raises(UsageError, match="'elman' is there twice"):
+        settle([tanh, tanh], "none")
+    with pytest.raises(UsageError, match="--equal: unknown value 'param'; did you mean"):
+        settle([lstm], "param")
+
+
+def test_an_interrupted_comparison_goes_on(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled = settle(cell_candidates(tiny(text), ["elman", "lstm"]), "none")
+    whole = outcomes(plan_runs(settled, 1, tmp_path / "whole"))
+    runs = plan_runs(settled, 1, tmp_path / "stopped")
+    done: list[Outcome] = []
+    for step, ending, error in ((4, kill, Killed), (7, interrupt, Interrupted)):
+        with monkeypatch.context() as patch, pytest.raises(error):
+            for _, event in compare(runs, run_here):
+                if isinstance(event, Outcome):
+                    done.append(event)
+                    at_step(patch, step, ending)
+    again = Counting()
+    rest = outcomes(runs, again)
+    assert again.folders == ["lstm-1"]
+    assert rest[0][1] == done[0] == done[1]
+    assert [outcome.score for _, outcome in rest] == [outcome.score for _, outcome in whole]
+    digests = [read_header(tmp_path / n / "lstm-1").weights_sha256 for n in ("whole", "stopped")]
+    assert digests[0] == digests[1]
+    assert outcomes(runs, again) == rest
+    assert again.folders == ["lstm-1"]
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_diverges_is_a_row_and_the_others_go_on(text: Path, tmp_path: Path) -> None:
+    wild = {"optimizer.name": "sgd", "optimizer.lr": 1e38, "optimizer.clip_norm": 0.0}
+    base = tiny(text)
+    missing = base.with_values({"training.engine": "closed", "model.cell": "gru"})
+    candidates = [
+        Candidate("wild", base.with_values(wild)),
+        Candidate("refused", missing),
+        Candidate("tame", base),
+    ]
+    settled, trainer = settle(candidates, "none"), Counting()
+    runs = plan_runs(settled, 1, tmp_path)
+    first = make_rows(settled, outcomes(runs, trainer))
+    again = make_rows(settled, outcomes(runs, trainer))
+    assert first == again
+    assert trainer.folders == ["wild-1", "refused-1", "tame-1", "refused-1"]
+    wild_row, refused, tame = first
+    assert wild_row.failures[0].diverged
+    assert "were not finite" in wild_row.to_dict()["failures"][0]
+    assert "'closed' does not run GRU" in refused.failures[0].failure
+    assert not tame.failures
+    assert math.isnan(wild_row.mean("score"))
+
+
+def test_another_run_in_the_folder_is_not_taken_for_this_one(text: Path, tmp_path: Path) -> None:
+    runs = plan_runs([Candidate("a", tiny(text))], 1, tmp_path)
+    outcomes(runs)
+    slower = runs[0].config.with_values({"optimizer.lr": 0.5, "training.threads": 2})
+    with pytest.raises(UsageError, match=r"a-1 holds a run with optimizer.lr = 0.01, .* 0.5; give"):
+        outcomes(plan_runs([Candidate("a", slower)], 1, tmp_path))
+
+
+def test_what_was_chosen_is_kept(text: Path, tmp_path: Path) -> None:
+    fixed = {"data.train": [str(text)], "training.max_steps": 3}
+    base, reasons = base_config(fixed, "elman nonlinearity=relu", tmp_path)
+    assert reasons
+    assert (base.model.cell, base.model.nonlinearity) == ("elman", None)
+    keep_base(base, tmp_path)
+    again, _ = base_config({"optimizer.lr": 0.25}, "elman", tmp_path)
+    assert again == base.with_values({"optimizer.lr": 0.25})
+
+
+def test_a_process_of_its_own(text: Path, tmp_path: Path) -> None:
+    config = tiny(text, training__max_steps=3)
+    events = list(run_apart(config, tmp_path / "apart"))
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    *_, here = train(config, tmp_path / "here")
+    assert isinstance(here, Finished)
+    assert finished.weights_sha256 == here.weights_sha256
+    assert finished.best_score == here.best_score
+    # torch alone takes this much; the whole of it was held by that process
+    assert 50e6 < finished.peak_bytes < 4e9
+    assert {StepReport, EvalReport} <= {type(event) for event in events}
+
+
+@pytest.mark.slow
+def test_a_process_that_is_ended(text: Path, tmp_path: Path) -> None:
+    config = tiny(text).with_values({"training.epochs": 100_000})
+    events = run_apart(config, tmp_path / "closed")
+    assert any(isinstance(event, StepReport) for event in events)
+    events.close()
+    assert metrics(tmp_path / "closed")
+    events = run_apart(config, tmp_path / "closed")
+    started: Any = next(events)
+    assert started.resumed_step > 0, "closing the events did not save the run"
+    folder = tmp_path / "closed"
+    os.kill(int((folder / ".lock").read_text()), signal.SIGKILL)
+    *_, last = events
+    assert last == Failed(
+        "its process was ended by SIGKILL, as the system does when memory is short"
+    )
