@@ -24,7 +24,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch._dynamo  # an optimiser imports it: a second that children need not spend
 
 from rnncli.checkpoint import MODEL_FILE, TRAINING_FILE, read_header, read_training_state
 from rnncli.config import Config

@@ -31,7 +31,7 @@ from rnncli.text.corpus import Corpus, load_corpus
 from rnncli.training.events import StepReport
 from rnncli.training.language_modelling import LanguageModelling
 from rnncli.training.loop import train
-from rnncli.training.optimizers import clip, gradient_norm, make_optimizer
+from rnncli.training.optimizers import Optimizer, clip, gradient_norm
 
 LR = {"word": 10.0, "char": 2.0}
 CLIP = 0.25
@@ -96,13 +96,13 @@ class OurRun:
         self.task = LanguageModelling(config, corpus, machine.prepare())
         copy_weights(plain, self.task)
         self.parameters = list(self.task.model.parameters())
-        self.optimizer = make_optimizer(config.optimizer, self.task.model)
+        self.optimizer = Optimizer(config.optimizer, self.task.model)
         self.task.begin_epoch(0)
         self.losses: list[float] = []
 
     def step(self) -> None:
         loss = self.task.loss(len(self.losses) % self.task.pieces, False)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.objective.backward()
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         clip(gradients, gradient_norm(gradients), self.config.optimizer)

@@ -75,7 +75,7 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     batch = int(fixed.get("training.batch_size") or (16 if tokens < 300_000 else 32))
     bptt = int(fixed.get("training.bptt") or (35 if words else 64))
     H, passes = _extent(V, tokens, batch * bptt, fixed, values, reasons)
-    rate = float(fixed.get("regularization.dropout", _dropout(passes)))
+    rate = float(fixed.get("regularization.dropout", _dropout(passes, words)))
     whole = fixed.get("model.output") != "adaptive"
     optimizer = str(fixed.get("optimizer.name", "adamw"))
     values |= {
@@ -200,9 +200,11 @@ def _measure_speed() -> float:
     return float(2 ** (round(2 * math.log2(hoped)) / 2))
 
 
-def _dropout(passes: float) -> float:
-    """Found on Penn Treebank and tiny Shakespeare, some 10^6 tokens each."""
-    for limit, rate in ((1.5, 0.0), (3, 0.1), (5, 0.2), (9, 0.25), (12, 0.3), (20, 0.4)):
+def _dropout(passes: float, words: bool) -> float:
+    """Found on Penn Treebank and tiny Shakespeare, some 10^6 tokens each. Words need less of it,
+    since their weights decay."""
+    later = ((12, 0.25), (20, 0.3), (40, 0.35)) if words else ((9, 0.25), (12, 0.3), (20, 0.4))
+    for limit, rate in ((1.5, 0.0), (3, 0.1), (5, 0.2), *later):
         if passes <= limit:
             return rate
-    return 0.5
+    return 0.45 if words else 0.5

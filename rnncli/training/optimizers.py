@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,52 +11,129 @@ from rnncli.nn.cells import Cell
 from rnncli.sections import OptimizerConfig, RegularizationConfig
 
 
-def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser that ``config.name`` names; weight decay goes to matrices alone for AdamW."""
-    parameters = list(model.parameters())
-    lr, decay = config.lr, config.weight_decay
-    betas = (config.beta1, config.beta2)
-    if config.name == "sgd":
-        return torch.optim.SGD(
-            parameters, lr, momentum=config.momentum, weight_decay=decay, fused=True
-        )
-    if config.name == "adam":
-        return torch.optim.Adam(parameters, lr, betas, config.eps, weight_decay=decay, fused=True)
-    if config.name == "adamw":
-        groups = [
-            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": decay},
-            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr, betas, config.eps, fused=True)
-    if config.name == "rmsprop":
-        return torch.optim.RMSprop(
-            parameters, lr, alpha=config.rho, eps=config.eps, weight_decay=decay,
-            momentum=config.momentum,
-        )  # fmt: skip
-    return torch.optim.Adagrad(parameters, lr, weight_decay=decay, eps=config.eps)
+class Optimizer:
+    """Moves the weights that have a gradient by the rule that ``config.name`` names.
+
+    Our own, since the first of torch's costs a second and a half of imports; the rules are the same
+    to the last digits. ``lr`` is set before each step. What a rule remembers has a tensor for each
+    parameter, by the parameter's number: ``state["exp_avg"][3]``.
+    """
+
+    def __init__(self, config: OptimizerConfig, model: nn.Module) -> None:
+        self.config = config
+        self.lr = config.lr
+        self.parameters = list(model.parameters())
+        self.state: dict[str, dict[int, Tensor]] = {}
+        self._rule = RULES[config.name]
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        moved = [k for k, p in enumerate(self.parameters) if p.grad is not None]
+        if self.config.name == "adamw":  # weight decay goes to matrices alone
+            matrices = [k for k in moved if self.parameters[k].dim() > 1]
+            vectors = [k for k in moved if self.parameters[k].dim() <= 1]
+            parts = [(matrices, self.config.weight_decay), (vectors, 0.0)]
+        else:
+            parts = [(moved, self.config.weight_decay)]
+        for numbers, decay in parts:
+            if numbers:
+                weights = [self.parameters[k].detach() for k in numbers]
+                gradients = [g for k in numbers if (g := self.parameters[k].grad) is not None]
+                self._rule(self, numbers, weights, gradients, decay)
+
+    def remembered(self, name: str, numbers: Sequence[int], *, count: bool = False) -> list[Tensor]:
+        """What is remembered as ``name`` for each of the parameters ``numbers``, at first zeros
+        like the weight, or one zero with ``count``."""
+        known = self.state.setdefault(name, {})
+        for k in numbers:
+            if k not in known:
+                weight = self.parameters[k]
+                known[k] = (
+                    torch.zeros((), device=weight.device) if count else torch.zeros_like(weight)
+                )
+        return [known[k] for k in numbers]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is remembered, flat: "3.exp_avg" is parameter 3's first moment."""
+        return {f"{k}.{name}": t for name, known in self.state.items() for k, t in known.items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what ``tensors`` gave."""
+        self.state = {}
+        for key, value in tensors.items():
+            number, _, name = key.partition(".")
+            weight = self.parameters[int(number)]
+            self.state.setdefault(name, {})[int(number)] = value.to(weight.device)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What the optimiser remembers, flat: "3.exp_avg" is parameter 3's first moment."""
-    state: Mapping[int, Mapping[str, Any]] = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{name}": value
-        for index, values in state.items()
-        for name, value in values.items()
-        if isinstance(value, Tensor)
-    }
+Tensors = list[Tensor]
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what ``optimizer_tensors`` gave."""
-    state: dict[int, dict[str, Any]] = {}
-    for name, value in tensors.items():
-        index, _, key = name.partition(".")
-        state.setdefault(int(index), {})[key] = value
-    for values in state.values():  # SGD keeps None where it has no momentum yet
-        values.setdefault("momentum_buffer", None)
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+def _sgd(o: Optimizer, numbers: list[int], weights: Tensors, g: Tensors, decay: float) -> None:
+    """v = momentum v + g;  w -= lr v."""
+    if decay:
+        g = list(torch._foreach_add(g, weights, alpha=decay))
+    if o.config.momentum:
+        v = o.remembered("momentum_buffer", numbers)
+        torch._foreach_mul_(v, o.config.momentum)
+        torch._foreach_add_(v, g)
+        g = v
+    torch._foreach_add_(weights, g, alpha=-o.lr)
+
+
+def _adam(o: Optimizer, numbers: list[int], weights: Tensors, g: Tensors, decay: float) -> None:
+    """Kingma and Ba 2015, alg. 1; the decay is added to the gradient (adam) or taken from the
+    weights (adamw, Loshchilov and Hutter 2019)."""
+    update = torch._fused_adamw_ if o.config.name == "adamw" else torch._fused_adam_
+    steps = o.remembered("step", numbers, count=True)
+    torch._foreach_add_(steps, 1)
+    moments = (o.remembered("exp_avg", numbers), o.remembered("exp_avg_sq", numbers))
+    update(
+        weights, g, *moments, [], steps, lr=o.lr, beta1=o.config.beta1, beta2=o.config.beta2,
+        weight_decay=decay, eps=o.config.eps, amsgrad=False, maximize=False,
+    )  # fmt: skip
+
+
+def _rmsprop(o: Optimizer, numbers: list[int], weights: Tensors, g: Tensors, decay: float) -> None:
+    """r = rho r + (1 - rho) g^2;  w -= lr g / (sqrt(r) + eps), with momentum if there is any."""
+    if decay:
+        g = list(torch._foreach_add(g, weights, alpha=decay))
+    r = o.remembered("square_avg", numbers)
+    torch._foreach_mul_(r, o.config.rho)
+    torch._foreach_addcmul_(r, g, g, value=1 - o.config.rho)
+    scale = torch._foreach_sqrt(r)
+    torch._foreach_add_(scale, o.config.eps)
+    if not o.config.momentum:
+        torch._foreach_addcdiv_(weights, g, scale, value=-o.lr)
+        return
+    v = o.remembered("momentum_buffer", numbers)
+    torch._foreach_mul_(v, o.config.momentum)
+    torch._foreach_addcdiv_(v, g, scale)
+    torch._foreach_add_(weights, v, alpha=-o.lr)
+
+
+def _adagrad(o: Optimizer, numbers: list[int], weights: Tensors, g: Tensors, decay: float) -> None:
+    """s = s + g^2;  w -= lr g / (sqrt(s) + eps) (Duchi et al. 2011)."""
+    if decay:
+        g = list(torch._foreach_add(g, weights, alpha=decay))
+    s = o.remembered("sum", numbers)
+    torch._foreach_addcmul_(s, g, g)
+    scale = torch._foreach_sqrt(s)
+    torch._foreach_add_(scale, o.config.eps)
+    torch._foreach_addcdiv_(weights, g, scale, value=-o.lr)
+
+
+RULES: dict[str, Callable[[Optimizer, list[int], Tensors, Tensors, float], None]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "adamw": _adam,
+    "rmsprop": _rmsprop,
+    "adagrad": _adagrad,
+}
 
 
 def gradient_norm(gradients: list[Tensor]) -> float:

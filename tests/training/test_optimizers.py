@@ -1,22 +1,22 @@
 """Clipping, penalties, noise and averages, by numbers."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import nn
 
 from rnncli.models.language_model import LanguageModel
-from rnncli.sections import ModelConfig, OptimizerConfig, RegularizationConfig
+from rnncli.sections import OPTIMIZERS, ModelConfig, OptimizerConfig, RegularizationConfig
 from rnncli.training.optimizers import (
     Averaging,
+    Optimizer,
     WeightNoise,
     WeightPenalty,
     clip,
     gradient_norm,
-    make_optimizer,
-    optimizer_tensors,
-    restore_optimizer,
 )
 
 
@@ -170,7 +170,7 @@ def test_moving_average():
         assert averaging.shadow[0].item() == pytest.approx(expected, rel=1e-6)
 
 
-def quadratic(layer: nn.Linear, optimizer: torch.optim.Optimizer, steps: int) -> float:
+def quadratic(layer: nn.Linear, optimizer: Optimizer, steps: int) -> float:
     for _ in range(steps):
         optimizer.zero_grad()
         (layer.weight - 2.0).pow(2).sum().backward()
@@ -178,25 +178,86 @@ def quadratic(layer: nn.Linear, optimizer: torch.optim.Optimizer, steps: int) ->
     return layer.weight.item()
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad"])
+def torchs(config: OptimizerConfig, layer: nn.Module) -> torch.optim.Optimizer:
+    """torch's optimiser for the same rule."""
+    weights, lr, decay = list(layer.parameters()), config.lr, config.weight_decay
+    betas = (config.beta1, config.beta2)
+    if config.name == "sgd":
+        return torch.optim.SGD(weights, lr, momentum=config.momentum, weight_decay=decay)
+    if config.name == "adam":
+        return torch.optim.Adam(weights, lr, betas, config.eps, weight_decay=decay)
+    if config.name == "adamw":
+        groups = [
+            {"params": [w for w in weights if w.dim() > 1], "weight_decay": decay},
+            {"params": [w for w in weights if w.dim() == 1], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr, betas, config.eps)
+    if config.name == "rmsprop":
+        return torch.optim.RMSprop(
+            weights, lr, config.rho, config.eps, weight_decay=decay, momentum=config.momentum
+        )
+    return torch.optim.Adagrad(weights, lr, weight_decay=decay, eps=config.eps)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_rules_are_torchs(name, decay, momentum):
+    config = OptimizerConfig(
+        name=name, lr=0.05, momentum=momentum, weight_decay=decay, beta2=0.98, rho=0.9, eps=1e-6
+    )
+    torch.manual_seed(0)
+    mine, its = nn.Linear(5, 3).double(), nn.Linear(5, 3).double()
+    its.load_state_dict(mine.state_dict())
+    ours, theirs = Optimizer(config, mine), torchs(config, its)
+    for step in range(7):
+        ours.lr = 0.05 / (step + 1)
+        for group in theirs.param_groups:
+            group["lr"] = ours.lr
+        x = torch.randn(4, 5, dtype=torch.float64)
+        for layer, optimizer in ((mine, ours), (its, theirs)):
+            optimizer.zero_grad()
+            layer(x).sin().sum().backward()
+            if step == 3:  # a parameter that nothing depends on this time stays where it is
+                layer.bias.grad = None
+            optimizer.step()
+        for a, b in zip(mine.parameters(), its.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_making_an_optimizer_and_using_it_does_not_import_torchs_compiler():
+    code = (
+        "import sys, torch\n"
+        "from rnncli.sections import OptimizerConfig\n"
+        "from rnncli.training.optimizers import Optimizer\n"
+        "layer = torch.nn.Linear(2, 2)\n"
+        "layer(torch.ones(1, 2)).sum().backward()\n"
+        "Optimizer(OptimizerConfig(), layer).step()\n"
+        "print('torch._dynamo' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_restored(name):
     config = OptimizerConfig(name=name, lr=0.05, momentum=0.9, weight_decay=0.01)
     layer, copy = weights(0.5), weights(0.0)
-    optimizer = make_optimizer(config, layer)
+    optimizer = Optimizer(config, layer)
     assert abs(quadratic(layer, optimizer, 5) - 2.0) < 1.5
-    state = {key: tensor.clone() for key, tensor in optimizer_tensors(optimizer).items()}
+    state = {key: tensor.clone() for key, tensor in optimizer.tensors().items()}
     assert state
     set_to(copy, layer.weight.item())
-    other = make_optimizer(config, copy)
-    restore_optimizer(other, state)
+    other = Optimizer(config, copy)
+    other.restore(state)
     assert quadratic(copy, other, 5) == quadratic(layer, optimizer, 5)
     fresh = weights(layer.weight.item())
-    assert quadratic(fresh, make_optimizer(config, fresh), 5) != quadratic(layer, optimizer, 5)
+    assert quadratic(fresh, Optimizer(config, fresh), 5) != quadratic(layer, optimizer, 5)
 
 
 def test_weight_decay_of_adamw_spares_vectors():
     layer = weights(1.0)
-    optimizer = make_optimizer(OptimizerConfig(name="adamw", lr=0.1, weight_decay=0.5), layer)
+    optimizer = Optimizer(OptimizerConfig(name="adamw", lr=0.1, weight_decay=0.5), layer)
     for w in layer.parameters():
         w.grad = torch.zeros_like(w)
     optimizer.step()

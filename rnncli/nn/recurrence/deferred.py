@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnncli.nn.recurrence.products import RepeatedProduct
+
 
 class _Pairs:
     """The vectors (B, H) and gradients (B, G) that the steps left, latest step first."""
@@ -40,22 +42,23 @@ class _WeightGradient(torch.autograd.Function):
 
 class _StepProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, v: Tensor, token: Tensor, weight: Tensor, pairs: _Pairs) -> Tensor:
-        operand = v.to(weight.dtype)
-        ctx.save_for_backward(operand, weight)
-        ctx.pairs, ctx.like, ctx.weight_gradient = pairs, v.dtype, token.grad_fn
-        return (operand @ weight.t()).to(v.dtype)
+    def forward(ctx: Any, v: Tensor, token: Tensor, products: DeferredProducts) -> Tensor:
+        operand = v.to(products.operand.dtype)
+        ctx.save_for_backward(operand)
+        ctx.products, ctx.like, ctx.weight_gradient = products, v.dtype, token.grad_fn
+        return products.multiply(operand).to(v.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        operand, weight = ctx.saved_tensors
-        gradient = gradients[0].to(weight.dtype)
+        (operand,) = ctx.saved_tensors
+        products: DeferredProducts = ctx.products
+        gradient = gradients[0].to(operand.dtype)
         node = ctx.weight_gradient
         # A pass that does not want the weight's gradient must leave no pairs to the next one.
         if node is not None and torch._C._will_engine_execute_node(node):
-            ctx.pairs.vectors.append(operand)
-            ctx.pairs.gradients.append(gradient)
-        return (gradient @ weight).to(ctx.like), gradient.new_empty(0), None, None
+            products.pairs.vectors.append(operand)
+            products.pairs.gradients.append(gradient)
+        return products.multiply_back(gradient).to(ctx.like), gradient.new_empty(0), None
 
 
 class DeferredProducts:
@@ -65,8 +68,22 @@ class DeferredProducts:
         self.pairs = _Pairs()
         self.token: Tensor = _WeightGradient.apply(weight, self.pairs)  # type: ignore[no-untyped-call]
         self.operand = weight.detach().to(dtype)
+        self._forth: RepeatedProduct | None = None
+        self._back: RepeatedProduct | None = None
 
     def __call__(self, v: Tensor) -> Tensor:
         """v: (B, H) -> (B, G)."""
-        out: Tensor = _StepProduct.apply(v, self.token, self.operand, self.pairs)  # type: ignore[no-untyped-call]
+        out: Tensor = _StepProduct.apply(v, self.token, self)  # type: ignore[no-untyped-call]
         return out
+
+    def multiply(self, v: Tensor) -> Tensor:
+        """v: (B, H) -> W v: (B, G), without autograd."""
+        if self._forth is None:
+            self._forth = RepeatedProduct(self.operand, len(v))
+        return self._forth(v)
+
+    def multiply_back(self, g: Tensor) -> Tensor:
+        """g: (B, G) -> W^T g: (B, H), without autograd."""
+        if self._back is None:
+            self._back = RepeatedProduct(self.operand.t().contiguous(), len(g))
+        return self._back(g)
