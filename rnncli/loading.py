@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,7 @@ from rnncli.config import Config
 from rnncli.errors import ModelError, UsageError
 from rnncli.models.language_model import LanguageModel
 from rnncli.models.music import MusicModel
+from rnncli.models.sequence_reader import SequenceReader
 from rnncli.text.music import KEYS
 from rnncli.text.tokenizers import Tokenizer
 
@@ -43,6 +45,16 @@ class LoadedMusic:
     model: MusicModel
 
 
+@dataclass(frozen=True)
+class LoadedReader:
+    """A trained model of a synthetic task, ready to evaluate (no dropout, no gradients)."""
+
+    path: Path
+    header: Header
+    config: Config
+    model: SequenceReader
+
+
 def load_language_model(path: Path, device: torch.device | str = "cpu") -> Loaded:
     """Read, verify and build the language model in ``path`` (a file or a run's folder).
 
@@ -65,6 +77,22 @@ def load_music_model(path: Path, device: torch.device | str = "cpu") -> LoadedMu
         model = MusicModel(saved.config.model, KEYS)
     model = _ready(_fill(model, saved, path), device)
     return LoadedMusic(path, saved.header, saved.config, model)
+
+
+def load_sequence_reader(
+    path: Path, sizes: Callable[[Config], tuple[int, int]], device: torch.device | str = "cpu"
+) -> LoadedReader:
+    """Read, verify and build the model of a synthetic task in ``path``. ``sizes``: the numbers of
+    inputs and outputs that its configuration means. Raises as ``load_language_model``."""
+    saved = read_model(path)
+    if not saved.config.task.startswith("synthetic:"):
+        raise UsageError(
+            f"{path} is a model for --task {saved.config.task}; this needs one of a synthetic task"
+        )
+    with torch.device("meta"):
+        model = SequenceReader(saved.config.model, *sizes(saved.config))
+    model = _ready(_fill(model, saved, path), device)
+    return LoadedReader(path, saved.header, saved.config, model)
 
 
 def _read(path: Path, task: str) -> SavedModel:

@@ -154,7 +154,7 @@ class LivePanel:
             best = ", the best so far" if self._valid.best else ""
             grid.add_row(
                 "valid",
-                f"{loss(self._valid.score, self._valid.quantity)} "
+                f"{loss(self._valid.score, self._valid.quantity)}{_others(self._valid)} "
                 f"at step {self._valid.step:,}{best}",
             )
         speed = f"{step.tokens_per_second:,.0f} {step.quantity.unit}s/s"
@@ -201,9 +201,14 @@ def step_line(event: StepReport) -> str:
 def eval_line(event: EvalReport) -> str:
     valid = loss(event.score, event.quantity, " ppl")
     return (
-        f"step {event.step} epoch {event.epoch:.2f} valid {valid}"
+        f"step {event.step} epoch {event.epoch:.2f} valid {valid}{_others(event)}"
         f"{' averaged' if event.averaged else ''}{' best' if event.best else ''}"
     )
+
+
+def _others(event: EvalReport) -> str:
+    """ ", success 0.997", or nothing."""
+    return "".join(f", {name} {value:.3f}" for name, value in event.scores.items())
 
 
 def finish_line(event: Finished) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rnncli.config import Config
@@ -68,7 +68,8 @@ class StepReport:
 
 @dataclass(frozen=True)
 class EvalReport:
-    """A validation. ``score`` is what training minimises: nats a token on the validation text."""
+    """A validation. ``score`` is what training minimises: nats a token on the validation text.
+    ``scores``: what else the task measures, by its names."""
 
     step: int
     epoch: float
@@ -77,6 +78,7 @@ class EvalReport:
     seconds: float
     best: bool
     averaged: bool
+    scores: dict[str, float] = field(default_factory=dict)
     quantity: Quantity = NATS_A_TOKEN
 
 
@@ -109,7 +111,8 @@ class Skipped:
 @dataclass(frozen=True)
 class Finished:
     """Why the run ended, and the best validation score (nan without validation text).
-    ``peak_bytes``: the most memory that its process has held."""
+    ``peak_bytes``: the most memory that its process has held. ``solved_step``: when the task was
+    found to be solved, None where it was not or cannot be."""
 
     step: int
     epoch: float
@@ -118,6 +121,7 @@ class Finished:
     seconds: float
     weights_sha256: str
     peak_bytes: int = 0
+    solved_step: int | None = None
     quantity: Quantity = NATS_A_TOKEN
 
 

@@ -19,6 +19,7 @@ from rnncli import runtime as machine
 from rnncli.config import Config
 from rnncli.errors import RnncliError
 from rnncli.files import lock_run
+from rnncli.nn.omega import require_omega
 from rnncli.text.corpus import Progress
 from rnncli.training.events import (
     EvalReport,
@@ -32,11 +33,11 @@ from rnncli.training.events import (
 )
 from rnncli.training.optimizers import (
     Averaging,
+    Optimizer,
     WeightNoise,
     WeightPenalty,
     clip,
     gradient_norm,
-    make_optimizer,
 )
 from rnncli.training.run_folder import RunFolder
 from rnncli.training.schedule import Schedule
@@ -100,7 +101,7 @@ class Loop:
         self.config, self.task, self.place, self.stop = config, task, place, stop
         self.model = task.model
         self.parameters = list(self.model.parameters())
-        self.optimizer = make_optimizer(config.optimizer, self.model)
+        self.optimizer = Optimizer(config.optimizer, self.model)
         self.averaging = Averaging(config.optimizer, self.model)
         self.schedule = Schedule(config.schedule)
         self.penalty = WeightPenalty(config.regularization, self.model)
@@ -113,6 +114,7 @@ class Loop:
         self.best = math.inf
         self.stale = 0
         self.validated_step = -1
+        self.solved_step: int | None = None
         self.sampled = self.config.training.sampled_softmax > 0
         self.seconds_before = 0.0
         self.valid_seconds = 0.0
@@ -120,6 +122,7 @@ class Loop:
         self.resumed_step = 0
         self._trained_tokens = 0
         self._trained_seconds = 0.0
+        require_omega(config.regularization, self.model)
         task.begin_epoch(0)
 
     # -- where the run stands ----------------------------------------------------------------
@@ -155,6 +158,8 @@ class Loop:
 
     def _end(self) -> str | None:
         training = self.config.training
+        if self.solved_step is not None:
+            return f"solved at step {self.solved_step:,}"
         if training.epochs and self.epoch >= training.epochs:
             return f"{training.epochs} epochs are done"
         if training.max_steps and self.step >= training.max_steps:
@@ -231,6 +236,7 @@ class Loop:
                 seconds=self.seconds,
                 weights_sha256=self.place.weights_sha256(),
                 peak_bytes=machine.peak_bytes(self.task.runtime.device),
+                solved_step=self.solved_step,
                 quantity=self.task.quantity,
             )
         )
@@ -247,7 +253,7 @@ class Loop:
         reason = "" if math.isfinite(loss.nats) else f"the loss is {loss.nats}"
         norm = 0.0
         if not reason:
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             loss.objective.backward()  # type: ignore[no-untyped-call]
         self.noise.remove()
         if not reason:
@@ -261,8 +267,7 @@ class Loop:
         clip(gradients, norm, self.config.optimizer)
         rate = self.config.optimizer.lr * loss.lr_scale
         rate *= self.schedule.factor(self.step, self.epoch, self.progress())
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.optimizer.lr = rate
         self.optimizer.step()
         self.averaging.update()
         self.task.accept(carry=True)
@@ -319,13 +324,16 @@ class Loop:
             score = validation.nats / validation.tokens
             self.averaging.validated(score)
             self.schedule.validated(score, self.best)
-            best = score < self.best
+            if validation.solved and self.solved_step is None:
+                self.solved_step = self.step
+            best = score < self.best or validation.solved
             self.stale = 0 if best else self.stale + 1
             self.best = min(self.best, score)
         if best:
             scores: dict[str, float] = {}
             if validation is not None:
                 scores = self.task.quantity.scores(score)
+                scores |= {f"valid_{name}": value for name, value in validation.scores.items()}
             self.place.write_model(self, scores=scores)
         if averaged:
             self.averaging.swap()
@@ -341,6 +349,7 @@ class Loop:
                     seconds=self.valid_seconds,
                     best=best,
                     averaged=averaged,
+                    scores=validation.scores,
                     quantity=self.task.quantity,
                 )
             )

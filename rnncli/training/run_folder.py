@@ -27,7 +27,6 @@ from rnncli.errors import DataError, FileError, ModelError, UsageError
 from rnncli.files import append, write_atomically
 from rnncli.text.tokenizers import Tokenizer, tokenizer_from_bytes
 from rnncli.training.events import Event, record
-from rnncli.training.optimizers import optimizer_tensors, restore_optimizer
 
 if TYPE_CHECKING:
     from rnncli.training.loop import Loop
@@ -131,7 +130,7 @@ class SavedRun:
                     "was saved; restore it, or start a new run with another --out"
                 )
         loop.model.load_state_dict(self.part("model"))
-        restore_optimizer(loop.optimizer, self.part("optimizer"))
+        loop.optimizer.restore(self.part("optimizer"))
         shadow = self.part("average")
         loop.averaging.restore(
             [shadow[f"{k}"] for k in range(len(shadow))],
@@ -140,6 +139,7 @@ class SavedRun:
         )
         loop.step, loop.epoch, loop.piece = values["step"], values["epoch"], values["piece"]
         loop.resumed_step, loop.validated_step = values["step"], values["validated_step"]
+        loop.solved_step = values.get("solved_step")
         loop.skipped, loop.nonfinite_run = values["skipped"], values["nonfinite_run"]
         loop.stale, loop.schedule.decays = values["stale"], values["decays"]
         loop.best = math.inf if values["best"] is None else values["best"]
@@ -238,7 +238,7 @@ class RunFolder:
             tensors["rng.cuda"] = torch.cuda.get_rng_state()
         for prefix, part in (
             ("model", loop.model.state_dict()),
-            ("optimizer", optimizer_tensors(loop.optimizer)),
+            ("optimizer", loop.optimizer.tensors()),
             ("average", {f"{k}": s for k, s in enumerate(loop.averaging.shadow)}),
             ("carried", loop.task.tensors()),
         ):
@@ -257,6 +257,7 @@ class RunFolder:
             "best": loop.best if math.isfinite(loop.best) else None,
             "stale": loop.stale,
             "validated_step": loop.validated_step,
+            "solved_step": loop.solved_step,
             "decays": loop.schedule.decays,
             "average_steps": loop.averaging.steps,
             "average_scores": loop.averaging.scores,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -25,10 +25,13 @@ class Loss:
 
 @dataclass(frozen=True)
 class Validation:
-    """``nats`` are summed over ``tokens``."""
+    """``nats`` are summed over ``tokens``. ``scores``: other figures of the model, by their names.
+    ``solved``: there is nothing left to learn, and the run ends."""
 
     nats: float
     tokens: int
+    scores: dict[str, float] = field(default_factory=dict)
+    solved: bool = False
 
 
 class Task(Protocol):
