@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,10 @@ REQUIRED = {
     "awd-lstm",
     "awd-lstm-char",
     "char-rnn",
+    "pascanu2013-dts",
+    "pascanu2013-dots-char",
+    "zilly2017-rhn",
+    "mujika2017-fs-lstm",
 }
 PTB_CHARS = 50
 
@@ -43,6 +48,11 @@ STATED = {
     "awd-lstm-enwik8": (47e6, 205, 0.5e6),
     "graves2013-char": (4.3e6, 49, 0.06e6),
     "pascanu2013-rnn-char": (420e3, PTB_CHARS, 5e3),
+    "pascanu2013-dts-char": (540e3, PTB_CHARS, 5e3),
+    "pascanu2013-dots-char": (790e3, PTB_CHARS, 5e3),
+    "pascanu2013-srnn-char": (520e3, PTB_CHARS, 5e3),
+    "zilly2017-rhn": (23.5e6, 10_000, 0.5e6),
+    "mujika2017-fs-lstm": (7.2e6, PTB_CHARS, 0.05e6),
     "karpathy2015-gru": (1.3e6, 87, 0.05e6),
 }
 
@@ -119,15 +129,34 @@ def test_the_model_has_the_parameters_of_the_formula(entry: Entry) -> None:
 
 
 def _parameters(model: ModelConfig, vocabulary: int) -> int:
-    """Embedding, cells (an input matrix, a recurrent matrix, a bias for each gate), softmax."""
-    gates = {"elman": 1, "lstm": 4, "gru-cho2014": 3}[model.cell]
+    """Embedding, cells, softmax."""
     one_hot = model.input == "one-hot"
     total = 0 if one_hot else vocabulary * model.embedding_size
     size = vocabulary if one_hot else model.embedding_size
-    for units in model.layer_sizes():
-        total += gates * units * (size + units + 1)
-        size = units
+    for layer, units in enumerate(model.layer_sizes()):
+        options = model.cell_options(layer)
+        total += _of_a_cell(model.cell, options, size, units)
+        size = options.get("output_size") or units
     return total + vocabulary * (1 if model.tied else size + 1)
+
+
+def _of_a_cell(cell: str, options: dict[str, Any], size: int, units: int) -> int:
+    """By what each of its matrices leads from and to; a bias for every sum."""
+    depth = options.get("transition_depth", 1)
+    if cell in ("elman", "lstm", "gru-cho2014"):
+        gates = {"elman": 1, "lstm": 4, "gru-cho2014": 3}[cell]
+        return gates * units * (size + units + 1)
+    if cell == "rhn":
+        return 2 * units * (size + depth * (units + 1))
+    if cell == "fs-rnn":
+        slow = options["slow_size"]
+        fast = size + slow + options["fast_layers"] * (units + 1)
+        return 4 * units * fast + 4 * slow * (units + slow + 1)
+    assert cell in ("dt-rnn", "dts-rnn", "dot-rnn", "dots-rnn")
+    reading = depth if options["transition_input"] == "all" else 1
+    remembering = 2 * depth - 1 if options["shortcuts"] else depth
+    out = options["output_depth"] * (options["output_size"] or units) * (units + 1)
+    return units * (reading * size + remembering * units + depth) + out
 
 
 @pytest.mark.parametrize("size", ["small", "medium", "large"])

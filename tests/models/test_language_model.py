@@ -221,18 +221,22 @@ def test_rates_of_input_and_output_default_to_the_common_one() -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_smallest_model_learns_a_cycle(cell: str) -> None:
-    """a b c a b c ...: after some steps of Adam it is nearly certain of the next token."""
+    """a b c a b c ...: after some steps of Adam it is nearly certain of the next token. So few
+    sigmoids in many layers may not be."""
     torch.manual_seed(0)
+    f = {"nonlinearity": "tanh"} if "nonlinearity" in CELLS[cell].options else {}
     model = LanguageModel(
-        ModelConfig(cell=cell, layers=1, hidden_size=8, embedding_size=4), vocab_size=3
+        ModelConfig(cell=cell, layers=1, hidden_size=8, embedding_size=4, **f), vocab_size=3
     )
     tokens = (torch.arange(13) % 3).unsqueeze(1)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-    for _ in range(40):
+    for _ in range(120):
         loss, _, _ = model.training_loss(
             tokens[:-1], tokens[1:], model.start(None, 1), None, Run(), NONE
         )
+        if float(loss.detach()) < 0.1:
+            return
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(loss.detach()) < 0.1
+    raise AssertionError(f"the loss is still {float(loss.detach()):.3f}")

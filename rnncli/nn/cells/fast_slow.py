@@ -1,0 +1,92 @@
+"""Fast-slow recurrent networks (Mujika, Meier and Steger 2017, arXiv:1705.08639)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.state import CellState
+from rnncli.sections import ModelConfig
+
+
+class FastSlow(Cell):
+    """k = ``fast_layers`` LSTM cells one after the other and a slow one beside them (sec. 3).
+
+    The fast cells hand one state on from each to the next, and from the last to the first one of
+    the next time step; the slow cell changes its own state once a time step, between the first two:
+
+    h_F1 = F1(x(t), h_Fk(t-1));  h_S = S(h_F1, h_S(t-1));  h_F2 = F2(h_S, h_F1);
+    h_Fi = Fi(h_F(i-1)) for i > 2, without an input;  the output is h_Fk.
+
+    F1 has the matrices W_xh and W_hh and the bias a, S has U_S, W_S and a_S, F2 has U_2, W_2 and
+    a_2, Fi has W_i and a_i; each with the rows i, f, g, o of an LSTM. ``slow_size``: units of S (0:
+    half of H). The state is h and c of the fast cells, then those of the slow one.
+    """
+
+    gates = 4
+    state_parts = 4
+
+    def __init__(
+        self, config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
+    ) -> None:
+        super().__init__(config, options, input_size, hidden_size)
+        self.fast_layers: int = options["fast_layers"]
+        self.slow_size: int = options["slow_size"] or max(1, hidden_size // 2)
+        H, S = hidden_size, self.slow_size
+        self.U_S = nn.Parameter(torch.empty(4 * S, H))
+        self.W_S = nn.Parameter(torch.empty(4 * S, S))
+        self.a_S = nn.Parameter(torch.empty(4 * S))
+        self.U_2 = nn.Parameter(torch.empty(4 * H, S))
+        self.W_2 = nn.Parameter(torch.empty(4 * H, H))
+        self.a_2 = nn.Parameter(torch.empty(4 * H))
+        for layer in range(3, self.fast_layers + 1):
+            self.register_parameter(f"W_{layer}", nn.Parameter(torch.empty(4 * H, H)))
+            self.register_parameter(f"a_{layer}", nn.Parameter(torch.empty(4 * H)))
+        self.reset_parameters(config)
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        return (self.hidden_size,) * 2 + (self.slow_size,) * 2
+
+    @property
+    def part_kinds(self) -> tuple[str, ...]:
+        return ("hidden", "cell", "hidden", "cell")
+
+    def recurrent_weights(self) -> dict[str, Tensor]:
+        above = {f"W_{n}": getattr(self, f"W_{n}") for n in range(2, self.fast_layers + 1)}
+        return {"W_hh": self.W_hh, "W_S": self.W_S, **above}
+
+    def step_weights(self) -> dict[str, Tensor]:
+        return {**self.recurrent_weights(), "U_S": self.U_S, "U_2": self.U_2}
+
+    def reset_parameters(self, config: ModelConfig) -> None:
+        super().reset_parameters(config)
+        if config.init == "uniform":
+            return
+        for name, bias in self.named_parameters():
+            if bias.dim() == 1:
+                size = len(bias) // 4
+                assert name.startswith("a")
+                bias.data[size : 2 * size] = config.forget_bias
+
+    def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
+        h, c, h_slow, c_slow = state
+        h, c = lstm(projected + product("W_hh", h), c)
+        v = product("U_S", h) + product("W_S", h_slow)
+        h_slow, c_slow = lstm(v + self.a_S, c_slow)
+        v = product("U_2", h_slow) + product("W_2", h)
+        h, c = lstm(v + self.a_2, c)
+        for layer in range(3, self.fast_layers + 1):
+            h, c = lstm(product(f"W_{layer}", h) + getattr(self, f"a_{layer}"), c)
+        return h, c, h_slow, c_slow
+
+
+def lstm(v: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """v: (B, 4 n), the sums of i, f, g and o; c: (B, n) -> h and the new c."""
+    i, f, g, o = v.chunk(4, dim=1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
