@@ -2,7 +2,6 @@
 
 reference   a plain loop under autograd; the others are tested against it
 deferred    the same loop, weight gradients formed once after the last step
-diagonal    forward by the plain ``step``, backward from the diagonals of its Jacobian
 scan        recurrences that are linear in their state
 closed      forward and backward written by hand (LSTM)
 vendor      the library's fused kernels (oneDNN, cuDNN) where the cell has one
@@ -22,7 +21,6 @@ from rnncli.nn.cells.lstm import LSTM
 from rnncli.nn.recurrence import vendor
 from rnncli.nn.recurrence.closed_lstm import run_closed_lstm
 from rnncli.nn.recurrence.deferred import DeferredProducts
-from rnncli.nn.recurrence.diagonal import run_diagonal
 from rnncli.nn.recurrence.scan import run_scan
 from rnncli.nn.state import CellState
 
@@ -58,8 +56,6 @@ def run(
 def engines(cell: Cell) -> tuple[str, ...]:
     """The engines that run this cell."""
     names = ["reference", "deferred"]
-    if cell.elementwise:
-        names.append("diagonal")
     if isinstance(cell, LinearCell):
         names.append("scan")
     if type(cell) is LSTM:
@@ -77,9 +73,7 @@ def fastest(cell: Cell, dtype: torch.dtype, device: torch.device) -> str:
     if isinstance(cell, LinearCell):
         return "scan"
     if not vendor.has_kernel(cell):
-        if not torch.is_grad_enabled():
-            return "reference"
-        return "diagonal" if cell.elementwise else "deferred"
+        return "deferred" if torch.is_grad_enabled() else "reference"
     if isinstance(cell, LSTM) and device.type == "cpu" and dtype == torch.bfloat16:
         H = cell.hidden_size
         if H > 512 or H % 32:
@@ -131,7 +125,6 @@ def run_deferred(
 LOOPS: dict[str, Runner] = {
     "reference": run_reference,
     "deferred": run_deferred,
-    "diagonal": run_diagonal,
     "scan": run_scan,
 }
 """From what ``project`` gives to h(t)."""
