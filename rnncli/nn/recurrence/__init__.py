@@ -68,16 +68,20 @@ def engines(cell: Cell) -> tuple[str, ...]:
 def fastest(cell: Cell, dtype: torch.dtype, device: torch.device) -> str:
     """The engine for this cell by its shape alone, so that a run repeats itself.
 
-    oneDNN's LSTM in bfloat16 is the fastest up to some 512 units, and only for multiples of 32.
+    On a processor the library's loops for Elman and GRU are no faster than ours, which form weight
+    gradients once; oneDNN's LSTM is the fastest in float32, and in bfloat16 up to some 512 units,
+    for multiples of 32.
     """
     if isinstance(cell, LinearCell):
         return "scan"
+    training, on_cpu = torch.is_grad_enabled(), device.type == "cpu"
     if not vendor.has_kernel(cell):
-        return "deferred" if torch.is_grad_enabled() else "reference"
-    if isinstance(cell, LSTM) and device.type == "cpu" and dtype == torch.bfloat16:
-        H = cell.hidden_size
-        if H > 512 or H % 32:
-            return "closed"
+        return "deferred" if training else "reference"
+    if on_cpu and training and type(cell) is not LSTM:
+        return "deferred"
+    H = cell.hidden_size
+    if on_cpu and type(cell) is LSTM and dtype == torch.bfloat16 and (H > 512 or H % 32):
+        return "closed"
     return "vendor"
 
 
