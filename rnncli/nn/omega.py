@@ -91,9 +91,9 @@ class _Backward:
         for k, state in enumerate(trace.states[2:]):
             for part, tensor in enumerate(state):
                 if tensor.requires_grad:
-                    tensor.register_hook(partial(self._keep, part, k))
+                    tensor.register_hook(partial(self._keep, part, k))  # type: ignore[no-untyped-call]
         for name in self.learned:
-            weights[name].register_hook(partial(self._add, name))
+            weights[name].register_hook(partial(self._add, name))  # type: ignore[no-untyped-call]
 
     def _keep(self, part: int, k: int, gradient: Tensor) -> None:
         self.gradients[part][k] = gradient.detach()

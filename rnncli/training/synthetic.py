@@ -126,7 +126,7 @@ class Synthetic:
         self.valid_sha256 = _fingerprint(self._batch(VALID, 0, VALID_ROWS))
         self.outputs = self.problem.outputs
         self.batch_text = f"{rows} sequences of up to {longest} steps"
-        self.notes = (
+        self.notes: tuple[str, ...] = (
             f"task: {self.problem.about}; sequences of up to {longest} steps, made from the seed; "
             f"guessing without having read one costs {self.problem.baseline:.4f} "
             f"{self.quantity.name} a {self.quantity.unit}",

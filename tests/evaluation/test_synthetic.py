@@ -34,7 +34,7 @@ def symbols(x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("lag", [10, 40, 100])
 def test_adding(lag):
-    made, found = batches("adding", lag=lag)
+    made, found = batches("adding", count=8, lag=lag)
     lengths = Counter()
     for batch in found:
         T = len(batch.x)
@@ -60,7 +60,7 @@ def test_adding(lag):
 
 @pytest.mark.parametrize("lag", [10, 40, 100])
 def test_order(lag):
-    made, found = batches("order", lag=lag)
+    made, found = batches("order", count=8, lag=lag)
     answers, places = Counter(), set()
     for batch in found:
         stream, T = symbols(batch.x), len(batch.x)
@@ -75,7 +75,7 @@ def test_order(lag):
             places.add(second)
         assert set(stream.unique().tolist()) == set(range(6))
     assert len(answers) == 4
-    assert min(answers.values()) > 0.7 * ROWS * len(found) / 4
+    assert min(answers.values()) > 0.6 * ROWS * len(found) / 4
     assert len(places) > 1 or lag == 10
 
 

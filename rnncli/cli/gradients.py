@@ -1,0 +1,268 @@
+"""``rnncli gradients``: how errors travel back through time in a model, in numbers and pictures."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from rnncli.cli.console import note, print_columns, print_json, printable
+from rnncli.cli.models import Threads
+
+if TYPE_CHECKING:
+    from rnncli.cli.svg import Panel
+    from rnncli.evaluation.gradients import Layer, Report, TrainingNorms
+    from rnncli.evaluation.subjects import Subject
+
+EXAMPLES = """
+rnncli gradients run book.txt
+rnncli gradients run book.txt --steps 200 --svg gradients.svg
+rnncli gradients char-rnn --steps 30 --json
+"""
+
+BAR_WIDTH = 24
+BAR_RANGE = 8.0
+"""Powers of ten that a whole bar spans."""
+
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def gradients(
+    model: Annotated[
+        str,
+        Argument(
+            metavar="MODEL_OR_CONFIG",
+            help="A model's file or a run's folder; or a fresh model of a TOML file or zoo entry.",
+            show_default=False,
+        ),
+    ],
+    text: Annotated[
+        str | None,
+        Argument(
+            metavar="[TEXT]",
+            help="What a language model reads; without it, tokens drawn at random.",
+            show_default=False,
+        ),
+    ] = None,
+    steps: Annotated[
+        int, Option("--steps", metavar="N", min=3, help="Time steps of a window.")
+    ] = 100,
+    windows: Annotated[
+        int, Option("--windows", metavar="N", min=1, help="Windows, spread over the text.")
+    ] = 16,
+    seed: Annotated[int, Option("--seed", metavar="N", min=0, help="Draws what is drawn.")] = 1,
+    svg: Annotated[
+        Path | None, Option("--svg", metavar="FILE", help="Also draw all curves into this file.")
+    ] = None,
+    as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
+    threads: Threads = 0,
+) -> None:
+    """Show how gradients vanish or explode through time in a model.
+
+    For each layer: the norm of the gradient of the loss at step t by the state at every earlier
+    step k; the norms of the Jacobians between them, with their bounds; singular values and spectral
+    radius of the recurrent matrices; how many units and gates are saturated. For a run's folder
+    also the gradient's norm during training. docs/gradients.md says how to read it.
+    """
+    from rnncli.evaluation.gradients import look_into
+    from rnncli.evaluation.subjects import Reading, open_subject
+    from rnncli.runtime import prepare
+
+    prepare("cpu", "float32", threads)
+    subject = open_subject(model, text, Reading(steps, windows, seed))
+    if subject.source.endswith("drawn evenly"):
+        note(f"{model} reads {subject.source}; give a text to see it at work")
+    report = look_into(subject, _training(subject))
+    if svg is not None:
+        from rnncli.cli.svg import draw
+        from rnncli.files import write_atomically
+
+        write_atomically(svg, [draw(_title(report), list(_panels(report))).encode()])
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        _print(report)
+
+
+def _training(subject: Subject) -> TrainingNorms | None:
+    from rnncli.evaluation.gradients import read_training_norms
+    from rnncli.training.run_folder import METRICS_FILE
+
+    folder = Path(subject.name)
+    if not (subject.trained and folder.is_dir()):
+        return None
+    return read_training_norms(folder / METRICS_FILE, subject.config.optimizer.clip_norm)
+
+
+# -- text ------------------------------------------------------------------------------------
+
+
+def _title(report: Report) -> str:
+    state = "" if report.trained else ", untrained"
+    return f"{report.model}{state}: {report.source}"
+
+
+def _print(report: Report) -> None:
+    _say(_title(report))
+    for layer in report.layers:
+        _say("", f"layer {layer.layer}, {layer.cell}, {layer.units} units, {layer.direction}")
+        if layer.state != "h":
+            _say(f"h below is the whole state: {layer.state}")
+        _print_norms(layer)
+        _say(_verdict(layer))
+        if layer.matrices:
+            _say("")
+            _print_matrices(layer)
+        _say("")
+        _print_saturation(layer)
+    if report.training is not None:
+        _say("", *_training_lines(report.training))
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        sys.stdout.write(printable(line) + "\n")
+
+
+def _print_norms(layer: Layer) -> None:
+    from rnncli.evaluation.gradients import spread_lags
+
+    curve, jacobians = layer.gradient, layer.jacobians
+    products = dict(zip(jacobians.norm.lags, jacobians.norm.median, strict=True))
+    of_steps = dict(zip(jacobians.norm.lags, jacobians.bound_of_steps.median, strict=True))
+    weights = jacobians.bound_of_weights
+    of_weights = None if weights is None else dict(zip(jacobians.norm.lags, weights, strict=True))
+    names = ["t-k", "|dL(t)/dh(k)|", "|dh(t)/dh(k)|", "bound"]
+    if of_weights is not None:
+        names.append("by W_hh")
+    rows = []
+    for lag in spread_lags(len(curve.lags)):
+        row = [f"{lag}", f"{curve.median[lag]:.1e}", f"{products[lag]:.1e}", f"{of_steps[lag]:.1e}"]
+        if of_weights is not None:
+            row.append(f"{of_weights[lag]:.1e}")
+        rows.append([*row, bar(curve.median[lag], max(curve.median))])
+    print_columns([*names, "the gradient, logarithmic".ljust(BAR_WIDTH)], rows)
+
+
+def bar(value: float, largest: float) -> str:
+    """A bar of ``BAR_WIDTH`` characters, full for ``largest``, empty from 10^-BAR_RANGE of it."""
+    if not (value > 0 and largest > 0 and math.isfinite(value / largest)):
+        return " " * BAR_WIDTH
+    share = 1 + math.log10(value / largest) / BAR_RANGE
+    eighths = round(8 * BAR_WIDTH * min(1.0, max(0.0, share)))
+    full, part = divmod(eighths, 8)
+    return (EIGHTHS[8] * full + (EIGHTHS[part] if part else "")).ljust(BAR_WIDTH)
+
+
+def _verdict(layer: Layer) -> str:
+    factor = layer.gradient_factor
+    if not (math.isfinite(factor) and factor > 0):
+        return "the gradient does not reach back"
+    rate = f"the gradient is multiplied by {factor:.3f} with every step further back"
+    if 0.999 < factor < 1.001:
+        return f"{rate}: it neither vanishes nor explodes"
+    steps = math.log(2) / abs(math.log(factor))
+    return f"{rate}: it {'halves' if factor < 1 else 'doubles'} in {steps:.1f}"
+
+
+def _print_matrices(layer: Layer) -> None:
+    rows = []
+    for matrix in layer.matrices:
+        values = matrix.singular_values
+        radius = "-" if matrix.spectral_radius is None else f"{matrix.spectral_radius:.3f}"
+        middle = values[len(values) // 2]
+        rows.append(
+            [matrix.name, f"{matrix.rows} x {matrix.columns}", radius]
+            + [f"{value:.3f}" for value in (values[0], middle, values[-1])]
+        )
+    names = ["matrix", "size", "spectral radius", "singular values: largest", "median", "smallest"]
+    print_columns(names, rows)
+
+
+def _print_saturation(layer: Layer) -> None:
+    rows = [[s.name, f"{100 * s.low:.1f} %", f"{100 * s.high:.1f} %"] for s in layer.saturation]
+    print_columns(["saturated", "at its lower end", "at its upper end"], rows)
+
+
+def _training_lines(training: TrainingNorms) -> Iterator[str]:
+    from rnncli.cli.panel import curve
+
+    norms = sorted(training.norms)
+    yield (
+        f"gradient norm in training, steps {training.steps[0]:,} to {training.steps[-1]:,}: "
+        f"{curve(training.norms, 40)}"
+    )
+    clipped = sum(norm > training.clip_norm for norm in norms) / len(norms)
+    limit = f"; {100 * clipped:.0f} % above clip_norm {training.clip_norm:g}"
+    yield (
+        f"  median {norms[len(norms) // 2]:.3g}, largest {norms[-1]:.3g}, of {len(norms):,} "
+        f"reported{limit if training.clip_norm else ''}"
+    )
+
+
+# -- picture ---------------------------------------------------------------------------------
+
+
+def _panels(report: Report) -> Iterator[Panel]:
+    from rnncli.cli.svg import Line, Panel
+
+    layers = list(enumerate(report.layers))
+
+    def name(layer: Layer) -> str:
+        return f"layer {layer.layer}" + (" backward" if layer.direction == "backward" else "")
+
+    yield Panel(
+        "|dL(t)/dh(k)|: median, and eight tenths of the windows",
+        "t - k",
+        [
+            Line(
+                name(layer),
+                _points(layer.gradient.lags, layer.gradient.median),
+                n,
+                band=list(
+                    zip(layer.gradient.lags, layer.gradient.low, layer.gradient.high, strict=True)
+                ),
+            )
+            for n, layer in layers
+        ],
+        log=True,
+    )
+    lines = []
+    for n, layer in layers:
+        found = layer.jacobians
+        lags = found.norm.lags
+        lines.append(Line(name(layer), _points(lags, found.norm.median), n))
+        lines.append(Line("product of norms", _points(lags, found.bound_of_steps.median), n, True))
+        if found.bound_of_weights is not None:
+            lines.append(Line("by W_hh", _points(lags, found.bound_of_weights), n + 1, True))
+    yield Panel("|dh(t)/dh(k)| and its bounds", "t - k", lines, log=True)
+    shown = [(n, layer, m) for n, layer in layers for m in layer.matrices]
+    if shown:
+        yield Panel(
+            "singular values of the recurrent matrices",
+            "number",
+            [
+                Line(
+                    f"{layer.layer}: {m.name}",
+                    _points(_count(m.singular_values), m.singular_values),
+                    k,
+                )
+                for k, (_, layer, m) in enumerate(shown)
+            ],
+        )
+    if report.training is not None:
+        points = _points(report.training.steps, report.training.norms)
+        title = "gradient norm in training, before clipping"
+        yield Panel(title, "step", [Line("norm", points)], log=True)
+
+
+def _points(xs: Iterable[float], ys: Sequence[float]) -> list[tuple[float, float]]:
+    return list(zip(xs, ys, strict=True))
+
+
+def _count(values: Sequence[float]) -> range:
+    return range(1, len(values) + 1)

@@ -1,0 +1,160 @@
+"""A network to look into, trained or fresh, and something for it to read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rnncli import zoo
+from rnncli.checkpoint import read_header
+from rnncli.config import Config, load_toml
+from rnncli.errors import DataError, FileError, UsageError, choices_hint
+from rnncli.evaluation.synthetic import PREFIX, open_problem
+from rnncli.loading import load_language_model, load_sequence_reader
+from rnncli.models.language_model import LanguageModel
+from rnncli.models.sequence_reader import SequenceReader
+from rnncli.nn.stack import Run, Stack
+from rnncli.sections import DataConfig
+from rnncli.text.corpus import encode_file, load_corpus
+from rnncli.text.protocol import Ids
+
+DTYPE = torch.float64
+"""Gradients that vanish fall below the smallest float32."""
+
+VOCABULARIES = {"byte": 256, "char": 100, "word": 10_000, "bpe": 8_000, "unigram": 8_000}
+"""How many tokens a fresh model without a text is taken to have."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How much is read, and what if there is no text: ``windows`` sequences of ``steps`` steps."""
+
+    steps: int
+    windows: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Subject:
+    """``model`` in float64, all of its weights wanting gradients, and its recurrent layers.
+    ``source`` says what is read; ``losses`` reads it and gives the loss at the last step of each
+    window: (B,)."""
+
+    name: str
+    config: Config
+    trained: bool
+    model: nn.Module
+    stack: Stack
+    source: str
+    losses: Callable[[Run], Tensor]
+
+
+def open_subject(name: str, text: str | None, reading: Reading) -> Subject:
+    """What ``name`` means: a model's file, a run's folder, a TOML configuration or a zoo entry; the
+    last two give a fresh model.
+
+    ``text`` is a file for a language model; without it tokens are drawn. A synthetic task reads its
+    own sequences. Raises FileError and DataError for what cannot be read, UsageError for a task
+    without a text or sequences of its own here.
+    """
+    path = Path(name)
+    if path.is_dir() or path.suffix == ".safetensors":
+        config = Config.from_dict(read_header(path).config)
+        return _open(name, config, path, text, reading)
+    if path.suffix == ".toml":
+        return _open(name, Config.from_dict(load_toml(path)), None, text, reading)
+    if name in zoo.names():
+        return _open(name, zoo.load_entry(name).config, None, text, reading)
+    if path.exists():
+        raise UsageError(f"{name}: expected a .safetensors model, a run's folder or a .toml file")
+    hint = choices_hint(name, zoo.names())
+    raise FileError(f"there is no file, folder or zoo entry {name!r}{hint}")
+
+
+def _open(
+    name: str, config: Config, path: Path | None, text: str | None, reading: Reading
+) -> Subject:
+    if config.task.startswith(PREFIX):
+        if text is not None:
+            raise UsageError(
+                f"{name} is for --task {config.task}, which reads no text; leave it out"
+            )
+        return _synthetic(name, config, path, reading)
+    if config.task == "lm":
+        return _language(name, config, path, text, reading)
+    raise UsageError(
+        f"{name} is for --task {config.task}; gradients are shown of language models (lm) and of "
+        "the synthetic tasks"
+    )
+
+
+def _synthetic(name: str, config: Config, path: Path | None, reading: Reading) -> Subject:
+    problem = open_problem(config)
+    sizes = (problem.inputs, problem.outputs)
+    if path is not None:
+        model = load_sequence_reader(path, lambda _: sizes).model
+    else:
+        torch.manual_seed(config.seed)
+        model = SequenceReader(config.model, *sizes)
+    model = model.to(DTYPE).eval().requires_grad_(True)
+    batch = problem.batch(np.random.default_rng([reading.seed, 2]), reading.windows)
+
+    def losses(run: Run) -> Tensor:
+        y = model(batch.x.to(DTYPE), problem.answers, run)
+        targets = batch.targets
+        targets = targets.to(DTYPE) if targets.is_floating_point() else targets
+        return problem.losses(y, targets)[-1]
+
+    source = f"{reading.windows} sequences of {len(batch.x)} steps of {config.task}"
+    return Subject(name, config, path is not None, model, model.stack, source, losses)
+
+
+def _language(
+    name: str, config: Config, path: Path | None, text: str | None, reading: Reading
+) -> Subject:
+    if path is not None:
+        loaded = load_language_model(path)
+        model, size = loaded.model, loaded.tokenizer.vocab_size
+        strip = config.data.strip_lines
+        ids = None if text is None else encode_file(loaded.tokenizer, text, strip_lines=strip).ids
+    else:
+        size, ids = VOCABULARIES[config.tokenizer.kind], None
+        if text is not None:
+            data = DataConfig(train=(text,), valid_fraction=0.0)
+            corpus = load_corpus(data, config.tokenizer)
+            size, ids = corpus.tokenizer.vocab_size, corpus.train[0].ids
+        torch.manual_seed(config.seed)
+        model = LanguageModel(config.model, size)
+    if not model.stack.is_causal:
+        raise UsageError(f"{name}: a language model with layers that read later tokens")
+    model = model.to(DTYPE).eval().requires_grad_(True)
+    if ids is not None:
+        windows, what = _windows(ids, reading, text or ""), f"tokens of {text}"
+    else:
+        rng = np.random.default_rng(reading.seed)
+        windows = rng.integers(0, size, (reading.steps + 1, reading.windows))
+        what = "tokens drawn evenly"
+    tokens = torch.from_numpy(windows)
+
+    def losses(run: Run) -> Tensor:
+        state = model.start(None, tokens.shape[1])
+        h, _ = model.hidden(tokens[:-1], state, run)
+        return model.output.nats(h[-1], tokens[-1], model.tied_weight)
+
+    source = f"{tokens.shape[1]} windows of {len(tokens) - 1} {what}"
+    return Subject(name, config, path is not None, model, model.stack, source, losses)
+
+
+def _windows(ids: Ids, reading: Reading, name: str) -> np.ndarray:
+    """ids: (N,) -> (steps + 1, windows), spread evenly over the text; of a short one less."""
+    steps = min(reading.steps, len(ids) - 1)
+    if steps < 2:
+        raise DataError(f"{name}: {len(ids)} tokens are too few; give a text of three at least")
+    count = max(1, min(reading.windows, (len(ids) - 1) // steps))
+    starts = np.linspace(0, len(ids) - steps - 1, count).astype(np.int64)
+    return np.stack([ids[s : s + steps + 1].astype(np.int64) for s in starts], axis=1)

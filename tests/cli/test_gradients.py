@@ -1,0 +1,142 @@
+"""``rnncli gradients``: text, JSON and SVG."""
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rnncli.cli.gradients import BAR_WIDTH, bar
+from rnncli.cli.svg import Line, Panel, draw
+from rnncli.errors import UsageError
+from tests.cli.in_process import Run, in_process
+from tests.helpers import tiny_model
+from tests.training.runs import run as train
+from tests.training.runs import tiny_config, write_text
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture
+def rnncli(capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    yield from in_process("gradients", capfd)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with its metrics, and its text."""
+    folder = tmp_path_factory.mktemp("gradients")
+    text = write_text(folder / "text.txt")
+    config = tiny_config(text, model__cell="elman", model__layers=2, optimizer__clip_norm=0.3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rnncli.training.loop.REPORT_SECONDS", 0.0)
+        train(config, folder / "run")
+    return folder
+
+
+def test_json_has_every_number(folder, rnncli):
+    out = rnncli(folder / "run", folder / "text.txt", "--steps", 15, "--windows", 3, "--json")
+    assert out.count("\n") == 1
+    found = json.loads(out)
+    assert set(found) == {"model", "task", "trained", "source", "steps", "layers", "training"}
+    assert (found["task"], found["trained"], found["steps"]) == ("lm", True, 15)
+    assert len(found["layers"]) == 2
+    for layer in found["layers"]:
+        assert set(layer) == {
+            "layer", "direction", "cell", "units", "state", "gradient", "gradient_factor",
+            "jacobians", "matrices", "saturation",
+        }  # fmt: skip
+        assert set(layer["gradient"]) == {"lags", "low", "median", "high"}
+        assert [len(values) for values in layer["gradient"].values()] == [15] * 4
+        assert set(layer["jacobians"]) == {
+            "norm", "bound_of_steps", "bound_of_weights", "exact", "windows",
+        }  # fmt: skip
+        (matrix,) = layer["matrices"]
+        assert (matrix["name"], len(matrix["singular_values"])) == ("W_hh", 8)
+        assert [s["name"] for s in layer["saturation"]] == ["h"]
+    training = found["training"]
+    assert len(training["steps"]) == len(training["norms"]) > 20
+    assert training["clip_norm"] == 0.3
+
+
+def test_plain_text(folder, rnncli):
+    out = rnncli(folder / "run", folder / "text.txt", "--steps", 15)
+    assert "\x1b" not in out
+    first, *lines = out.splitlines()
+    assert first.startswith(f"{folder / 'run'}: ")
+    assert first.endswith(f"windows of 15 tokens of {folder / 'text.txt'}")
+    assert "layer 1, Elman, 8 units, forward" in lines
+    assert "layer 2, Elman, 8 units, forward" in lines
+    rows = [line.split() for line in lines if re.match(r"\d+ +\d", line)]
+    assert [int(row[0]) for row in rows[: len(rows) // 2]] == [0, 1, 2, 3, 5, 7, 10, 14]
+    for row in rows:
+        assert float(row[2]) <= 1.1 * float(row[3])
+        assert "█" in row[5]
+    assert re.search(r"multiplied by [\d.]+ with every step further back: it halves in", out)
+    assert re.search(r"^W_hh +8 x 8 +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+$", out, re.M)
+    assert re.search(r"^h +[\d.]+ % +[\d.]+ %$", out, re.M)
+    assert re.search(r"^gradient norm in training, steps 1 to \d+: [▁-█]{20,40}$", out, re.M)
+    assert re.search(r"median [\d.]+, largest [\d.]+, of \d+ reported; \d+ % above clip_norm", out)
+    assert rnncli.err == ""
+
+
+def test_a_model_of_gates_without_a_text(tmp_path, rnncli):
+    path = tiny_model(tmp_path, cell="lstm", layers=1, hidden_size=6)
+    out = rnncli(path, "--steps", 5)
+    assert "h below is the whole state: h, c" in out
+    assert "W_hh forget" in out
+    assert re.search(r"^forget +[\d.]+ % +[\d.]+ %$", out, re.M)
+    assert "by W_hh" not in out
+    assert "in training" not in out
+    assert f"{path} reads 16 windows of 5 tokens drawn evenly" in rnncli.err
+
+
+def test_svg(folder, rnncli, tmp_path):
+    picture = tmp_path / "picture.svg"
+    rnncli(folder / "run", folder / "text.txt", "--steps", 15, "--svg", picture, "--json")
+    root = ElementTree.parse(picture).getroot()
+    assert root.tag == f"{SVG}svg"
+    texts = [element.text for element in root.iter(f"{SVG}text")]
+    for wanted in ("t - k", "layer 1", "layer 2", "by W_hh", "1: W_hh", "step", "norm"):
+        assert wanted in texts, wanted
+    lines = list(root.iter(f"{SVG}polyline"))
+    assert len(lines) == 2 + 6 + 2 + 1
+    width, height = float(root.get("width")), 260
+    for line in lines:
+        for point in line.get("points").split():
+            x, y = map(float, point.split(","))
+            assert 0 <= x <= width
+            assert -1 <= y <= height + 1
+    assert len(lines[0].get("points").split()) == 15
+
+
+def test_pictures_of_odd_numbers():
+    """Nothing, one point, what a logarithm has no place for, signs that XML takes for its own."""
+    lines = [
+        Line("<&>", [(1.0, 0.0), (2.0, float("inf")), (3.0, float("nan")), (4.0, 1e-5)]),
+        Line("empty", []),
+        Line("flat", [(1.0, 2.0), (2.0, 2.0)], band=[(1.0, 0.0, 3.0), (2.0, 1.0, 3.0)]),
+    ]
+    for log in (True, False):
+        root = ElementTree.fromstring(draw('a "title" & more', [Panel("p < q", "x", lines, log)]))
+        assert root.find(f"{SVG}title").text == 'a "title" & more'
+        points = [line.get("points") for line in root.iter(f"{SVG}polyline")]
+        assert not any("nan" in p or "inf" in p for p in points)
+        assert points[0].count(",") == (1 if log else 2)
+    ElementTree.fromstring(draw("none", [Panel("p", "x", [], log=True)]))
+
+
+def test_bars():
+    assert bar(1.0, 1.0) == "█" * BAR_WIDTH
+    assert bar(1e-4, 1.0) == "█" * (BAR_WIDTH // 2) + " " * (BAR_WIDTH // 2)
+    assert bar(1e-9, 1.0) == bar(0.0, 1.0) == bar(float("nan"), 1.0) == " " * BAR_WIDTH
+    lengths = [len(bar(10.0**-k, 1.0).rstrip()) for k in range(9)]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_a_wrong_name(rnncli):
+    with pytest.raises(Exception, match="did you mean 'char-rnn'") as error:
+        rnncli("char-rn")
+    assert not isinstance(error.value, UsageError)

@@ -1,0 +1,276 @@
+"""What ``rnncli gradients`` measures, against products written out and numbers known in advance."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from rnncli.config import Config
+from rnncli.errors import DataError, FileError, UsageError
+from rnncli.evaluation.gradients import (
+    Curve,
+    gradient_norms,
+    look_into,
+    matrices,
+    read_training_norms,
+    saturation,
+    spread_lags,
+)
+from rnncli.evaluation.subjects import Reading, _windows, open_subject
+from rnncli.models.language_model import LanguageModel
+from rnncli.nn.recurrence.trace import Trace, run_traced
+from rnncli.nn.stack import Run
+from rnncli.nn.state import State
+from rnncli.sections import ModelConfig
+from tests.helpers import tiny_model
+from tests.nn.cases import make, random_input, randomize
+
+V, H, T = 5, 4, 8
+SLOPES = {
+    "tanh": lambda h: 1 - h**2,
+    "sigmoid": lambda h: h * (1 - h),
+    "relu": lambda h: (h > 0).double(),
+}
+FUNCTIONS = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu}
+READING = Reading(steps=12, windows=5, seed=1)
+
+
+@pytest.mark.parametrize("nonlinearity", FUNCTIONS)
+def test_gradients_of_an_elman_network_are_the_textbooks_products(nonlinearity: str) -> None:
+    """dL(T)/dh(k) = W_hh^T diag f'(k+1) ... W_hh^T diag f'(T) W_hy^T (y(T) - d(T))."""
+    config = ModelConfig(
+        cell="elman", nonlinearity=nonlinearity, layers=1, hidden_size=H, input="one-hot"
+    )
+    model = LanguageModel(config, V).double()
+    randomize(model)
+    cell = model.stack.layers[0]
+    words = torch.tensor([[0, 3, 1, 4, 4, 2, 0, 1, 3], [2, 2, 1, 0, 3, 4, 1, 1, 0]]).T
+    traces: list[Trace] = []
+    state = model.start(None, 2)
+    h, _ = model.hidden(words[:-1], state, Run("reference", torch.float64, traces))
+    loss = model.output.nats(h[-1], words[-1], None).sum()
+    (found,) = gradient_norms(loss, traces)
+    assert found.shape == (T, 2)
+    for row in range(2):
+        states = [torch.zeros(H, dtype=torch.float64)]
+        for word in words[:-1, row]:
+            pre = cell.W_xh[:, word] + cell.W_hh @ states[-1] + cell.a
+            states.append(FUNCTIONS[nonlinearity](pre))
+        y = torch.softmax(model.output.W_hy @ states[T] + model.output.b, 0)
+        d = torch.eye(V, dtype=torch.float64)[words[-1, row]]
+        error = (model.output.W_hy.T @ (y - d)).detach()
+        for k in range(T, 0, -1):
+            assert float(found[k - 1, row]) == pytest.approx(float(error.norm()), rel=1e-9)
+            error = (cell.W_hh.T @ (SLOPES[nonlinearity](states[k]) * error)).detach()
+
+
+def test_gradients_of_two_layers_of_lstm() -> None:
+    """By small additions to the state that a step hands on, each with a gradient of its own."""
+    model = LanguageModel(ModelConfig(cell="lstm", layers=2, hidden_size=3, embedding_size=2), V)
+    model.double()
+    randomize(model)
+    words = torch.tensor([[0, 3, 1, 4, 4, 2], [2, 2, 1, 0, 3, 4]]).T
+    traces: list[Trace] = []
+    h, _ = model.hidden(words[:-1], model.start(None, 2), Run("reference", torch.float64, traces))
+    norms = gradient_norms(model.output.nats(h[-1], words[-1], None).sum(), traces)
+
+    zeros = [[[torch.zeros(2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+              for _ in range(5)] for _ in range(2)]  # fmt: skip
+    states = [tuple(torch.zeros(2, 3, dtype=torch.float64) for _ in range(2)) for _ in range(2)]
+    for t in range(5):
+        x = model.embedding(words[t])
+        for layer, cell in enumerate(model.stack.layers):
+            after = cell.step(
+                F.linear(x, cell.W_xh, cell.a), states[layer], lambda n, v, c=cell: v @ c.W_hh.T
+            )
+            states[layer] = tuple(s + z for s, z in zip(after, zeros[layer][t], strict=True))
+            x = states[layer][0]
+    model.output.nats(x, words[-1], None).sum().backward()
+    for layer in range(2):
+        for t in range(5):
+            both = torch.cat([z.grad for z in zeros[layer][t] if z.grad is not None], 1)
+            torch.testing.assert_close(norms[layer][t], both.norm(dim=1))
+
+
+def test_what_reads_backward_has_seen_the_last_step_first() -> None:
+    values = {"task": "synthetic:order", "synthetic.lag": 20, "model.direction": "bidirectional",
+              "model.layers": 1, "model.hidden_size": 4}  # fmt: skip
+    report = look_into(_fresh(Config().with_values(values)))
+    there, back = report.layers
+    assert (there.direction, back.direction) == ("forward", "backward")
+    assert (there.layer, back.layer) == (1, 1)
+    assert all(value > 0 for value in there.gradient.median)
+    assert back.gradient.median[0] > 0
+    assert not any(back.gradient.high[1:])
+    assert math.isnan(back.gradient_factor)
+
+
+def _fresh(config: Config):
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.toml"
+        path.write_text(config.to_toml())
+        return open_subject(str(path), None, READING)
+
+
+def test_the_factor_of_a_curve() -> None:
+    def curve(values: list[float]) -> Curve:
+        return Curve(list(range(len(values))), values, values, values)
+
+    assert curve([9.0, *(3 * 0.8**lag for lag in range(20))]).factor == pytest.approx(0.8)
+    assert curve([1.0, *(1e-5 * 1.3**lag for lag in range(9))]).factor == pytest.approx(1.3)
+    assert curve([1.0, 0.5, 0.25, 0.0, 0.0]).factor == pytest.approx(0.5)
+    assert math.isnan(curve([1.0, 0.5, 0.0]).factor)
+
+
+def test_recurrent_matrices() -> None:
+    cell = make("gru-cho2014", hidden=3)
+    with torch.no_grad():
+        cell.U.copy_(torch.tensor([[0.0, -2.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 0.5]]))
+        cell.W_hh[:3] = torch.diag(torch.tensor([3.0, 1.0, -4.0]))
+    found = {matrix.name: matrix for matrix in matrices(cell)}
+    assert list(found) == ["W_hh 1/2", "W_hh 2/2", "U"]
+    assert found["U"].spectral_radius == pytest.approx(2.0)  # a rotation
+    assert found["U"].singular_values == pytest.approx([2.0, 2.0, 0.5])
+    assert found["W_hh 1/2"].spectral_radius == pytest.approx(4.0)
+    assert found["W_hh 1/2"].singular_values == pytest.approx([4.0, 3.0, 1.0])
+    assert (found["U"].rows, found["U"].columns) == (3, 3)
+    named = [matrix.name for matrix in matrices(make("lstm"))]
+    assert named == ["W_hh input", "W_hh forget", "W_hh candidate", "W_hh output"]
+    assert matrices(make("mingru")) == []
+
+
+def test_saturation() -> None:
+    """A forget gate that is wide open for half of the units, an output gate that is shut."""
+    cell = make("lstm")
+    with torch.no_grad():
+        for weight in cell.parameters():
+            weight.mul_(0.05)
+        cell.a[4:6] = 20.0
+        cell.a[12:] = -20.0
+    x, state = random_input(cell, 6, 3)
+    _, _, trace = run_traced(
+        cell, x, state, cell.step_weights(), engine="reference", dtype=torch.float64
+    )
+    found = {s.name: (s.low, s.high) for s in saturation(trace)}
+    assert list(found) == ["h", "input", "forget", "candidate", "output"]
+    assert found["forget"] == (0.0, 0.5)
+    assert found["output"] == (1.0, 0.0)
+    assert found["input"] == found["candidate"] == found["h"] == (0.0, 0.0)
+
+
+def test_windows_are_spread_over_the_text() -> None:
+    ids = np.arange(100, dtype=np.uint16)
+    found = _windows(ids, Reading(steps=10, windows=4, seed=1), "text")
+    assert found.shape == (11, 4)
+    assert found[0].tolist() == [0, 29, 59, 89]
+    assert found[:, 3].tolist() == list(range(89, 100))
+    assert _windows(ids, Reading(10, 50, 1), "text").shape == (11, 9)
+    assert _windows(ids[:6], Reading(10, 4, 1), "text")[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(DataError, match="text: 2 tokens are too few"):
+        _windows(ids[:2], Reading(10, 4, 1), "text")
+
+
+def test_a_trained_language_model(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat\n" * 20)
+    path = tiny_model(tmp_path / "run", cell="elman", layers=2, hidden_size=6, embedding_size=5)
+    report = look_into(open_subject(str(path), str(text), READING))
+    assert report.trained
+    assert report.steps == 12
+    assert report.source == f"5 windows of 12 tokens of {text}"
+    assert [layer.units for layer in report.layers] == [6, 6]
+    for layer in report.layers:
+        assert layer.gradient.lags == list(range(12))
+        j = layer.jacobians
+        assert j.exact
+        assert j.windows == 4
+        pairs = zip(j.norm.median, j.bound_of_steps.median, j.bound_of_weights, strict=True)
+        assert all(
+            norm <= steps * 1.0000001 <= weights * 1.000001 for norm, steps, weights in pairs
+        )
+        for low, median, high in zip(
+            layer.gradient.low, layer.gradient.median, layer.gradient.high, strict=True
+        ):
+            assert 0 < low <= median <= high
+    # In float64, whatever the weights are kept in.
+    assert json.loads(json.dumps(report.to_dict()))["layers"][1]["layer"] == 2
+
+
+def test_fresh_models_of_a_file_and_of_the_zoo(tmp_path: Path) -> None:
+    config = Config().with_values({"model.hidden_size": 5, "model.embedding_size": 4})
+    path = tmp_path / "own.toml"
+    path.write_text(config.to_toml())
+    text = tmp_path / "text.txt"
+    text.write_text("some words and some more of them\n" * 3)
+    subject = open_subject(str(path), str(text), READING)
+    assert not subject.trained
+    assert subject.model.vocab_size < 25
+    drawn, again = (look_into(open_subject(str(path), None, READING)) for _ in range(2))
+    assert drawn.source == "5 windows of 12 tokens drawn evenly"
+    assert drawn == again
+    assert open_subject("pascanu2013-rnn", None, READING).config.model.cell == "elman"
+
+
+def test_a_state_too_large_for_whole_jacobians(tmp_path: Path, monkeypatch) -> None:
+    path = tiny_model(tmp_path / "run", cell="lstm", layers=1, hidden_size=6, embedding_size=5)
+    reading = Reading(30, 3, 1)
+    exact = look_into(open_subject(str(path), None, reading)).layers[0].jacobians
+    monkeypatch.setattr("rnncli.evaluation.jacobians.EXACT_SIZE", 4)
+    found = look_into(open_subject(str(path), None, reading)).layers[0].jacobians
+    assert not found.exact
+    assert found.norm.lags == spread_lags(30) == [0, 1, 2, 3, 5, 7, 10, 15, 20, 29]
+    assert found.norm.median[1] == pytest.approx(exact.norm.low[1], rel=0.9)
+    assert found.bound_of_weights is None
+
+
+def test_what_is_no_subject(tmp_path: Path) -> None:
+    other = tmp_path / "text.txt"
+    other.write_text("some text\n")
+    config = tmp_path / "order.toml"
+    config.write_text('task = "synthetic:order"\n')
+    music = tmp_path / "music.toml"
+    music.write_text('task = "music"\n[training]\nstate = "reset"\n')
+    for name, text, error, message in (
+        ("char-rn", None, FileError, "did you mean 'char-rnn'"),
+        (other, None, UsageError, r"expected a .safetensors model, a run's folder or a .toml"),
+        (config, other, UsageError, "reads no text; leave it out"),
+        (music, None, UsageError, "gradients are shown of language models"),
+        (tmp_path, None, FileError, "holds no model"),
+    ):
+        with pytest.raises(error, match=message):
+            open_subject(str(name), None if text is None else str(text), READING)
+
+
+def test_norms_of_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert read_training_norms(path, 1.0) is None
+    events = [
+        {"event": "StepReport", "step": 10, "gradient_norm": 0.5},
+        {"event": "EvalReport", "step": 10, "score": 1.0},
+        {"event": "StepReport", "step": 20, "gradient_norm": None},
+        {"event": "StepReport", "step": 30, "gradient_norm": 2.5},
+    ]
+    path.write_text("".join(json.dumps(e) + "\n" for e in events) + '{"event": "Step')
+    found = read_training_norms(path, 1.0)
+    assert (found.steps, found.norms, found.clip_norm) == ([10, 30], [0.5, 2.5], 1.0)
+
+
+def test_the_state_is_left_as_it_was_for_the_model() -> None:
+    """A trace gives the outputs and the last state of the plain run."""
+    model = LanguageModel(ModelConfig(cell="lstm", layers=2, hidden_size=3, embedding_size=2), V)
+    words = torch.tensor([[0, 3], [1, 4], [4, 2]])
+    plain = model.hidden(words, model.start(None, 2), Run("reference"))
+    traces: list[Trace] = []
+    found = model.hidden(words, model.start(None, 2), Run("reference", torch.float32, traces))
+    assert torch.equal(plain[0], found[0])
+    assert isinstance(found[1], State)
+    assert all(map(torch.equal, plain[1].tensors(), found[1].tensors()))
+    assert [len(trace.states) for trace in traces] == [4, 4]
