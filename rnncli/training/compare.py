@@ -248,9 +248,10 @@ def plan_runs(candidates: Sequence[Candidate], seeds: int, out: Path) -> list[Ru
 
 
 def compare(
-    runs: Iterable[Run], train: Trainer = run_apart
+    runs: Iterable[Run], train: Trainer | None = None
 ) -> Generator[tuple[Run, Event | Outcome], None, None]:
     """Do the runs, or read what those gave that are done: their events, and of each its outcome.
+    ``train`` does a run; None: a process of its own.
 
     Raises UsageError for a folder that holds another run, Interrupted after Ctrl-C, once the run
     that it stopped is saved.
@@ -261,7 +262,7 @@ def compare(
     for run in runs:
         if (outcome := read_outcome(run.folder)) is None:
             try:
-                outcome = yield from _trained(run, train)
+                outcome = yield from _trained(run, train or run_apart)
             except KeyboardInterrupt:
                 raise Interrupted(
                     f"stopped during {run.name}; the same command goes on from there"

@@ -81,15 +81,15 @@ def script(examples: list[str]) -> str:
     """The examples as they stand; only that training stops after two steps, in a new folder."""
     lines = [f'rnncli() {{ "{RNNCLI[0]}" -m rnncli "$@"; }}', "set -veo pipefail"]
     for example in examples:
-        if re.match(r"rnncli train\b", example):
-            lines.append("rm -rf run" if "--resume" not in example else ":")
+        if re.match(r"rnncli (train|compare)\b", example):
+            lines.append("rm -rf run" if re.search(r"--out run\b(?!.*--resume)", example) else ":")
             lines.append(f"{example} --max-steps 2")
         else:
             lines.append(example)
     return "\n".join(lines)
 
 
-SLOW = {"train"}  # a minute for all of its examples
+SLOW = {"compare", "train"}  # a minute for all of their examples
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,104 @@
+"""``rnncli compare``: a table on stdout, the runs' lines on stderr, nothing done twice."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rnncli.errors import RnncliError, UsageError
+from rnncli.training.run_folder import read_run_config
+from rnncli.training.worker import run_here
+from tests.cli.in_process import Run, in_process
+from tests.training.runs import write_text
+
+SMALL = [
+    "--layers=1", "--hidden-size=12", "--embedding-size=6", "--max-steps=6", "--precision=float32",
+    "--set=training.batch_size=4", "--set=training.bptt=10", "--set=data.valid_fraction=0.1",
+]  # fmt: skip
+
+
+@pytest.fixture
+def compare(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Run]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rnncli.training.compare.run_apart", run_here)
+    write_text(tmp_path / "text.txt")
+    yield from in_process("compare", capfd)
+
+
+def test_a_table_and_what_is_done_is_not_done_again(compare: Run, tmp_path: Path) -> None:
+    call = ("text.txt", "--cells", "lstm, elman nonlinearity=relu", "--out", "all", *SMALL)
+    out = compare(*call, "--seeds", 2)
+    err = compare.err  # type: ignore[attr-defined]
+    header, lstm, elman = (re.split(r"\s{2,}", line) for line in out.splitlines())
+    assert header == [
+        "cell", "hidden", "parameters", "valid perplexity", "tokens/s", "peak MB", "steps", "s"
+    ]  # fmt: skip
+    assert (lstm[0], lstm[1], lstm[6]) == ("lstm", "12", "6")
+    assert elman[0] == "elman nonlinearity=relu"
+    sizes = [int(row[2].replace(",", "")) for row in (lstm, elman)]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.02)
+    assert all(re.fullmatch(r"\d+\.\d{4} ± [\d.e-]+", row[3]) for row in (lstm, elman))
+    names = [f"{name}-{seed}" for seed in (1, 2) for name in ("lstm", "elman-nonlinearity=relu")]
+    for number, name in enumerate(names, 1):
+        assert f"rnncli: {name} ({number} of 4): done after 6 steps" in err
+    assert read_run_config(tmp_path / "all" / names[1]).model.nonlinearity == "relu"
+    assert compare(*call, "--seeds", 2) == out
+    again = compare.err  # type: ignore[attr-defined]
+    assert "done after" not in again
+    assert "elman-nonlinearity=relu-2 (4 of 4): is done already, in all/elman" in again
+    rows = [json.loads(line) for line in compare(*call, "--seeds", 1, "--json").splitlines()]
+    assert [row["name"] for row in rows] == ["lstm", "elman nonlinearity=relu"]
+    assert rows[0]["spread"] is None
+    assert rows[0]["valid_perplexity"] == rows[0]["scores"][0]
+    assert [row["parameters"] for row in rows] == sizes
+
+
+def test_a_run_that_fails_is_a_row(compare: Run, tmp_path: Path) -> None:
+    for name, lr in (("wild", 1e38), ("tame", 0.1)):
+        (tmp_path / f"{name}.toml").write_text(
+            '[model]\nlayers = 1\nhidden_size = 8\n[optimizer]\nname = "sgd"\nclip_norm = 0.0\n'
+            f"lr = {lr}\n[training]\nbatch_size = 4\nbptt = 10\nmax_steps = 8\n"
+        )
+    both = ("--config", "wild.toml", "--config", "tame.toml", "--out", "all")
+    out = compare("text.txt", *both, "--set", "data.valid_fraction=0.1")
+    err = compare.err  # type: ignore[attr-defined]
+    wild, tame = (line.split() for line in out.splitlines()[1:])
+    assert wild[:1] + wild[3:] == ["wild", "diverged", "-", "-", "-", "-"]
+    assert tame[0] == "tame"
+    assert float(tame[3]) > 1
+    assert "wild-1 (1 of 2): failed: 3 steps in a row were not finite" in err
+    with pytest.raises(RnncliError, match="no run came to its end"):
+        compare("text.txt", *both[:2], "--out", "all", "--set", "data.valid_fraction=0.1")
+
+
+def test_sizes_without_training(compare: Run, tmp_path: Path) -> None:
+    call = ("text.txt", "--cells", "lstm,gru", "--out", "all", *SMALL, "--dry-run")
+    rows = [line.split() for line in compare(*call, "--equal", "hidden").splitlines()[1:]]
+    assert [row[1] for row in rows] == ["12", "12"]
+    assert rows[0][2] != rows[1][2]
+    assert rows[0][3:] == ["-"] * 5
+    assert not (tmp_path / "all").exists()
+
+
+def test_usage(compare: Run) -> None:
+    for arguments, message in (
+        (("text.txt", "--cells", "lstm"), "--out: missing"),
+        (("text.txt", "--out", "a"), "nothing to compare; give --cells"),
+        (("--cells", "lstm", "--out", "a"), "no training text"),
+        (("--preset", "char-rnn", "--out", "a"), "no training text"),
+        (("-", "--cells", "lstm", "--out", "a"), "standard input only once"),
+        (("text.txt", "--cells", "lstm,lstn", "--out", "a"), "did you mean 'lstm'"),
+        (("text.txt", "--cells", "", "--out", "a"), "model.cell: unknown value ''"),
+        (("text.txt", "--cells", "gru rounds=3", "--out", "a"), "model.rounds: gru has no such"),
+        (("text.txt", "--cells", "gru,gru", "--out", "a"), "'gru' is there twice"),
+        (("text.txt", "--cells", "gru", "--preset", "char-rnn", "--out", "a"), "cells, or whole"),
+        (("text.txt", "--cells", "gru", "--out", "a", "--max-time", "soon"), "expected a time"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(message)):
+            compare(*arguments, "--max-steps", 1)
