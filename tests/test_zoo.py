@@ -39,7 +39,7 @@ REQUIRED = {
 PTB_CHARS = 50
 
 # Parameters that the papers state, the vocabulary they are for, and how far rounding may lead.
-# Graves's count has peephole connections, Merity's the second biases of torch's LSTM.
+# Merity's count has the second biases of torch's LSTM.
 STATED = {
     "zaremba2014-medium": (20e6, 10_000, 0.5e6),
     "zaremba2014-large": (66e6, 10_000, 0.5e6),
@@ -51,6 +51,7 @@ STATED = {
     "pascanu2013-dts-char": (540e3, PTB_CHARS, 5e3),
     "pascanu2013-dots-char": (790e3, PTB_CHARS, 5e3),
     "pascanu2013-srnn-char": (520e3, PTB_CHARS, 5e3),
+    "mogrifier-ptb": (24e6, 10_000, 0.05e6),
     "zilly2017-rhn": (23.5e6, 10_000, 0.5e6),
     "mujika2017-fs-lstm": (7.2e6, PTB_CHARS, 0.05e6),
     "karpathy2015-gru": (1.3e6, 87, 0.05e6),
@@ -143,9 +144,11 @@ def _parameters(model: ModelConfig, vocabulary: int) -> int:
 def _of_a_cell(cell: str, options: dict[str, Any], size: int, units: int) -> int:
     """By what each of its matrices leads from and to; a bias for every sum."""
     depth = options.get("transition_depth", 1)
-    if cell in ("elman", "lstm", "gru-cho2014"):
-        gates = {"elman": 1, "lstm": 4, "gru-cho2014": 3}[cell]
-        return gates * units * (size + units + 1)
+    gates = {"elman": 1, "gru-cho2014": 3, "lstm": 4, "lstm-peephole": 4, "mogrifier": 4}.get(cell)
+    if gates is not None:
+        peepholes = 3 * units if cell == "lstm-peephole" else 0
+        mogrifying = options.get("rounds", 0) * options.get("rank", 0) * (size + units)
+        return gates * units * (size + units + 1) + peepholes + mogrifying
     if cell == "rhn":
         return 2 * units * (size + depth * (units + 1))
     if cell == "fs-rnn":
