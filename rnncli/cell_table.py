@@ -50,10 +50,12 @@ OPTIONS: dict[str, CellOption] = {
 
 @dataclass(frozen=True)
 class CellRow:
-    """``module`` in ``rnncli.nn.cells`` and ``cls`` in it; ``title`` and ``paper`` for people.
-    ``options``: those it takes, with its own defaults. ``choices``: of an option of which it takes
-    only some values. ``fixed``: options whose values the name stands for. ``frozen``: weights that
-    are never learned."""
+    """``module`` in ``rnncli.nn.cells`` and ``cls`` in it, a class or what makes a cell; ``title``
+    and ``paper`` for people. ``options``: those it takes, with its own defaults. ``choices``: of an
+    option of which it takes only some values. ``fixed``: options whose values the name stands for.
+    ``frozen``: weights that are not learned unless ``ModelConfig.learned`` names them. ``start``:
+    fields of ``ModelConfig`` that say how weights start, with the values that the cell has instead
+    of their defaults."""
 
     module: str
     cls: str
@@ -63,15 +65,126 @@ class CellRow:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    start: Mapping[str, Any] = field(default_factory=dict)
 
 
 _SIMPLE = {"nonlinearity": ("tanh", "sigmoid", "relu")}
+_LSTM = {"layer_norm": False, "coupled_gates": False, "projection_size": 0, "transition_depth": 1}
+_GRU = {"layer_norm": False, "transition_depth": 1}
+_PASCANU = "Pascanu et al. 2013, sec. 3"
+_LAYERS = {"nonlinearity": "sigmoid", "maxout_pieces": 2, "input_depth": 0}
+_TRANSITION = {"transition_depth": 2, "transition_input": "first"}
+_ELMAN_S_TRANSITION = {"transition_depth": 1, "transition_input": "first", "shortcuts": False}
+_OUTPUT = {"output_depth": 1, "output_size": 0, "output_nonlinearity": "same"}
+_NO_OUTPUT = {**_OUTPUT, "output_depth": 0}
 
 CELLS: dict[str, CellRow] = {
     "elman": CellRow(
-        "elman", "Elman", "Elman", "Elman 1990", {"nonlinearity": "tanh"}, choices=_SIMPLE
+        "elman",
+        "elman",
+        "Elman",
+        "Elman 1990",
+        {"nonlinearity": "tanh", "layer_norm": False},
+        choices=_SIMPLE,
     ),
-    "lstm": CellRow("lstm", "LSTM", "LSTM", "Hochreiter and Schmidhuber 1997; Gers et al. 2000"),
-    "gru": CellRow("gru", "GRU", "GRU", "Cho et al. 2014, reset after the product"),
-    "gru-cho2014": CellRow("gru", "GRUCho2014", "GRU (Cho 2014)", "Cho et al. 2014, sec. 2.3"),
+    "irnn": CellRow(
+        "elman",
+        "elman",
+        "IRNN",
+        "Le et al. 2015",
+        {"layer_norm": False},
+        {"nonlinearity": "relu"},
+        start={"recurrent_init": "identity", "init": "normal", "init_scale": 0.001},
+    ),
+    "lstm": CellRow(
+        "lstm", "lstm", "LSTM", "Hochreiter and Schmidhuber 1997; Gers et al. 2000", _LSTM
+    ),
+    "lstm-peephole": CellRow(
+        "lstm_variants", "lstm_peephole", "LSTM with peepholes", "Graves 2013, eqs. 7 to 11", _LSTM
+    ),
+    "gru": CellRow("gru", "gru", "GRU", "Cho et al. 2014, reset after the product", _GRU),
+    "gru-cho2014": CellRow(
+        "gru", "gru_cho2014", "GRU (Cho 2014)", "Cho et al. 2014, sec. 2.3", _GRU
+    ),
+    "mogrifier": CellRow(
+        "mogrifier",
+        "Mogrifier",
+        "Mogrifier LSTM",
+        "Melis et al. 2020, sec. 2",
+        {"rounds": 5, "rank": 0, "layer_norm": False, "coupled_gates": False, "projection_size": 0},
+    ),
+    "indrnn": CellRow(
+        "indrnn", "IndRNN", "IndRNN", "Li et al. 2018", {"nonlinearity": "relu"}, choices=_SIMPLE
+    ),
+    "slstm": CellRow("slstm", "SLSTM", "sLSTM", "Beck et al. 2024, sec. 2.2", {"heads": 1}),
+    "echo-state": CellRow(
+        "echo_state",
+        "echo_state",
+        "Echo state network",
+        "Jaeger 2001",
+        {"nonlinearity": "tanh", "leak": 1.0},
+        frozen=("W_xh", "W_hh", "a"),
+        choices=_SIMPLE,
+        start={"recurrent_init": "sparse", "spectral_radius": 0.9},
+    ),
+    "dt-rnn": CellRow(
+        "deep_transition",
+        "DeepTransition",
+        "DT-RNN",
+        _PASCANU,
+        {**_LAYERS, **_TRANSITION, "shortcuts": False},
+        _NO_OUTPUT,
+    ),
+    "dts-rnn": CellRow(
+        "deep_transition",
+        "DeepTransition",
+        "DT(S)-RNN",
+        _PASCANU,
+        {**_LAYERS, **_TRANSITION},
+        {**_NO_OUTPUT, "shortcuts": True},
+    ),
+    "do-rnn": CellRow(
+        "deep_transition",
+        "DeepTransition",
+        "DO-RNN",
+        _PASCANU,
+        {**_LAYERS, **_OUTPUT},
+        _ELMAN_S_TRANSITION,
+    ),
+    "dot-rnn": CellRow(
+        "deep_transition",
+        "DeepTransition",
+        "DOT-RNN",
+        _PASCANU,
+        {**_LAYERS, **_TRANSITION, "shortcuts": False, **_OUTPUT},
+    ),
+    "dots-rnn": CellRow(
+        "deep_transition",
+        "DeepTransition",
+        "DOT(S)-RNN",
+        _PASCANU,
+        {**_LAYERS, **_TRANSITION, **_OUTPUT},
+        {"shortcuts": True},
+    ),
+    "rhn": CellRow(
+        "recurrent_highway",
+        "RecurrentHighway",
+        "RHN",
+        "Zilly et al. 2017, sec. 3",
+        {"transition_depth": 5, "coupled_gates": True, "transform_bias": -2.0},
+    ),
+    "fs-rnn": CellRow(
+        "fast_slow",
+        "FastSlow",
+        "FS-LSTM",
+        "Mujika et al. 2017, sec. 3",
+        {"fast_layers": 2, "slow_size": 0},
+    ),
+    "mingru": CellRow("minimal", "MinGRU", "minGRU", "Feng et al. 2024, sec. 3.1"),
+    "minlstm": CellRow("minimal", "MinLSTM", "minLSTM", "Feng et al. 2024, sec. 3.2"),
+    "qrnn": CellRow(
+        "qrnn", "QRNN", "QRNN", "Bradbury et al. 2017, sec. 2", {"window": 2, "pooling": "fo"}
+    ),
+    "sru": CellRow("sru", "make_sru", "SRU", "Lei et al. 2018", {"recurrent_vectors": False}),
+    "rg-lru": CellRow("rg_lru", "RGLRU", "RG-LRU", "De et al. 2024, sec. 2.4"),
 }

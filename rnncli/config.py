@@ -26,13 +26,24 @@ from rnncli.sections import (
     OptimizerConfig,
     RegularizationConfig,
     ScheduleConfig,
+    SyntheticConfig,
     TokenizerConfig,
     TrainingConfig,
     require_choice,
     require_range,
 )
 
-TASKS = ("lm",)
+TASKS = (
+    "lm",
+    "music",
+    "synthetic:adding",
+    "synthetic:copy",
+    "synthetic:order",
+    "synthetic:recall",
+)
+
+PREDICTING = ("lm", "music")
+"""The tasks whose targets are the inputs of the next time steps."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +59,17 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
 
     def __post_init__(self) -> None:
         require_choice("config", "task", self.task, TASKS)
         require_range("config", "seed", self.seed, 0, 2**63 - 1)
+        if self.task in PREDICTING and self.model.direction != "forward":
+            raise UsageError(
+                f"model.direction: with {self.model.direction!r} a layer would read what the model "
+                "is to predict, and its figures would mean nothing; use direction = 'forward' (the "
+                "others are for tasks that answer once they have read the whole sequence)"
+            )
         if self.schedule.name == "cosine" and not (
             self.training.epochs or self.training.max_steps or self.training.max_seconds
         ):
@@ -59,10 +77,29 @@ class Config:
                 "schedule.name: cosine needs an end; set training.epochs, training.max_steps "
                 "or training.max_seconds"
             )
+        if self.data.transpose and self.task != "music":
+            raise UsageError(
+                "data.transpose: only music is moved up and down; use 0, or task = 'music'"
+            )
+        if self.regularization.omega:
+            self._check_omega()
         if self.training.sampled_softmax and self.model.output == "adaptive":
             raise UsageError(
                 "training.sampled_softmax: the adaptive softmax is not sampled; "
                 "use model.output = 'softmax' or sampled_softmax = 0"
+            )
+
+    def _check_omega(self) -> None:
+        """It runs each step's derivative once more, from states that a loop has to leave."""
+        if self.training.engine not in ("auto", "reference", "deferred"):
+            raise UsageError(
+                f"regularization.omega: the engine {self.training.engine!r} does not keep every "
+                "step's state; use training.engine = 'auto', 'deferred' or 'reference'"
+            )
+        if self.model.zoneout or self.model.zoneout_cell:
+            raise UsageError(
+                "regularization.omega: zoneout draws anew whenever a step is run; use "
+                "model.zoneout = 0 and model.zoneout_cell = 0, or omega = 0"
             )
 
     # -- to and from plain values ------------------------------------------------------------

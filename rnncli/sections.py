@@ -14,7 +14,7 @@ from rnncli.cell_table import CELLS, OPTIONS, CellRow
 from rnncli.errors import UsageError, choices_hint
 
 TOKENIZERS = ("byte", "char", "word", "bpe", "unigram")
-ENGINES = ("auto", "reference", "deferred", "diagonal", "closed", "scan", "vendor")
+ENGINES = ("auto", "reference", "deferred", "closed", "scan", "vendor")
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
 SCHEDULES = ("constant", "newbob", "step", "cosine")
 AVERAGING = ("none", "nt", "ema")
@@ -54,15 +54,19 @@ def require_range(
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the text is. ``weights`` repeat each training file so many times an epoch."""
+    """Where the data is. ``weights`` repeat each training file so many times an epoch.
+    ``transpose``: semitones by which a training piece of music is moved up or down at most, drawn
+    anew for every epoch."""
 
     train: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
     valid: str | None = None
     valid_fraction: float = 0.05
     strip_lines: bool = False
+    transpose: int = 0
 
     def __post_init__(self) -> None:
+        require_range("data", "transpose", self.transpose, 0, 48)
         require_range("data", "valid_fraction", self.valid_fraction, 0.0, 1.0, open_high=True)
         for weight in self.weights:
             require_range("data", "weights", weight, 0.0)
@@ -102,8 +106,10 @@ class ModelConfig:
     refused when no layer's cell takes it. ``recurrent_init`` is that of the matrices that multiply
     the state (``init`` for all others), with ``recurrent_connections`` a unit if sparse, and
     ``recurrent_scale`` times the identity or as deviation; ``spectral_radius`` rescales them
-    afterwards (0: not). ``frozen`` names parameters that stay as they start. ``zoneout`` is the
-    chance that a unit of h keeps its value, ``zoneout_cell`` that of the other parts of the state.
+    afterwards (0: not). ``frozen`` names parameters of cells that stay as they start, or
+    "embedding"; ``learned`` those that are learned although the cell would fix them. ``zoneout`` is
+    the chance that a unit of h keeps its value, ``zoneout_cell`` that of the other parts of the
+    state.
     """
 
     cell: str = "lstm"
@@ -126,6 +132,7 @@ class ModelConfig:
     recurrent_connections: int = 20
     spectral_radius: float = 0.0
     frozen: tuple[str, ...] = ()
+    learned: tuple[str, ...] = ()
     zoneout: float = 0.0
     zoneout_cell: float = 0.0
     nonlinearity: str | None = None
@@ -173,6 +180,7 @@ class ModelConfig:
         for name in ("zoneout", "zoneout_cell"):
             require_range("model", name, getattr(self, name), 0.0, 1.0, open_high=True)
         self._check_options()
+        self._check_learned()
         if self.input == "one-hot" and self.embedding_scale != 1.0:
             raise UsageError(
                 "model.embedding_scale: a one-hot input is the identity and is not scaled; "
@@ -213,6 +221,20 @@ class ModelConfig:
             elif not isinstance(value, bool):
                 require_range("model", name, value, option.low, option.high)
 
+    def _check_learned(self) -> None:
+        rows = [CELLS[name] for name in self.cell_names()]
+        fixed = [name for row in rows for name in row.frozen]
+        if "W_xh" in rows[0].frozen:
+            fixed.append("embedding")
+        for name in self.learned:
+            if name not in fixed:
+                what = ", ".join(dict.fromkeys(fixed)) or "nothing"
+                raise UsageError(
+                    f"model.learned: {name!r} is learned anyway; {self.cell} fixes {what}"
+                )
+            if name in self.frozen:
+                raise UsageError(f"model.learned: {name!r} is in model.frozen too; choose one")
+
     def cell_names(self) -> tuple[str, ...]:
         """The names in ``cell``: one, or one a layer."""
         return tuple(name.strip() for name in self.cell.split(","))
@@ -231,9 +253,38 @@ class ModelConfig:
             for name, default in row.options.items()
         }
 
+    def cell_start(self, layer: int) -> ModelConfig:
+        """This configuration with what the cell of ``layer`` starts from where nothing is set."""
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        start = {
+            name: value
+            for name, value in self.cell_row(layer).start.items()
+            if getattr(self, name) == defaults[name]
+        }
+        if self.init != "default":
+            start.pop("init_scale", None)  # that of another kind of start
+        elif "W_xh" in self.frozen_weights(layer) and self.input == "one-hot" and layer == 0:
+            start |= {"init": "normal", "init_scale": 1.0}  # of all weights a unit sees but one
+        return dataclasses.replace(self, **start)
+
+    def frozen_weights(self, layer: int) -> tuple[str, ...]:
+        """The parameters of the cell of ``layer`` that are not learned."""
+        names = dict.fromkeys((*self.frozen, *self.cell_row(layer).frozen))
+        return tuple(name for name in names if name not in (*self.learned, "embedding"))
+
+    @property
+    def embedding_is_fixed(self) -> bool:
+        """Whether the table of vectors stays as it starts: when it is named, and where it is read
+        through nothing but a fixed matrix."""
+        if "embedding" in (*self.frozen, *self.learned):
+            return "embedding" in self.frozen
+        fixed = {*self.cell_row(0).frozen} - {*self.learned}
+        return "W_xh" in fixed and not self.tied
+
     def layer_sizes(self) -> tuple[int, ...]:
-        """Hidden units of each layer, first to last."""
-        last = self.embedding_size if self.tied else self.hidden_size
+        """Hidden units of each layer, first to last. A projection is as wide as the embedding where
+        it is tied, and the layer below it need not be."""
+        last = self.embedding_size if self.tied and not self.projection_size else self.hidden_size
         return (self.hidden_size,) * (self.layers - 1) + (last,)
 
 
@@ -245,7 +296,8 @@ class RegularizationConfig:
     ``activation_penalty`` (AR) and ``temporal_activation_penalty`` (TAR). ``l1`` and ``l2`` are
     added to the mean loss a token, on all weight matrices or on the recurrent ones alone.
     ``weight_noise``: standard deviation of Gaussian noise on the weight matrices, drawn anew for
-    every batch."""
+    every batch. ``omega``: how much the regulariser of Pascanu et al. 2013 counts, which holds the
+    gradient's norm from one time step to the one before (``rnncli.nn.omega``)."""
 
     dropout: float = 0.0
     dropout_input: float | None = None
@@ -260,6 +312,7 @@ class RegularizationConfig:
     recurrent_l1: float = 0.0
     recurrent_l2: float = 0.0
     weight_noise: float = 0.0
+    omega: float = 0.0
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -376,3 +429,24 @@ class TrainingConfig:
         for name in ("epochs", "max_steps", "max_seconds", "sampled_softmax",
                      "valid_every_steps", "patience", "save_every_seconds", "threads"):  # fmt: skip
             require_range("training", name, getattr(self, name), 0)
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """The long-lag tasks that make their own data (``rnncli.evaluation.synthetic``). ``lag`` is the
+    T of the papers. ``symbols`` are to be copied, each of so many ``categories`` (copy, recall).
+    Validation is on ``valid_sequences``; once ``solved_share`` of them are answered right, the run
+    is over (0: it goes on)."""
+
+    lag: int = 100
+    symbols: int = 10
+    categories: int = 8
+    valid_sequences: int = 1000
+    solved_share: float = 0.99
+
+    def __post_init__(self) -> None:
+        require_range("synthetic", "lag", self.lag, 10, 100_000)
+        require_range("synthetic", "symbols", self.symbols, 1, 1000)
+        require_range("synthetic", "categories", self.categories, 2, 1000)
+        require_range("synthetic", "valid_sequences", self.valid_sequences, 1)
+        require_range("synthetic", "solved_share", self.solved_share, 0.0, 1.0)

@@ -40,7 +40,7 @@ CHOICES = {
     "model.residual": module.RESIDUALS,
     "model.recurrent_init": module.RECURRENT_INITS,
     "model.input": ("embedding", "one-hot"),
-    "model.nonlinearity": OPTIONS["nonlinearity"].choices,
+    "model.nonlinearity": CELLS["elman"].choices["nonlinearity"],
     "model.initial_state": ("zero", "learned"),
     "model.output": ("softmax", "adaptive"),
     "model.init": module.INITS,
@@ -54,7 +54,7 @@ CHOICES = {
 }
 
 
-OF_CELLS = {"model.nonlinearity": {"model": {"cell": "elman", "nonlinearity": "maxoux"}}}
+OF_CELLS = {"model.nonlinearity": {"model": {"cell": "elman", "nonlinearity": "relx"}}}
 """Where a choice belongs to some cells."""
 
 
@@ -77,6 +77,8 @@ def values(name: str, hint: Any) -> st.SearchStrategy[Any]:
         return st.none() | values(name, inner)
     if name == "model.adaptive_cutoffs":
         return st.sets(st.integers(1, 10**6), max_size=3).map(lambda s: tuple(sorted(s)))
+    if name.startswith("synthetic.") and hint is int:
+        return st.integers(10, 1000)
     if name in ("data.weights", "tokenizer.model"):
         return st.just(() if name == "data.weights" else None)
     if typing.get_origin(hint) is tuple:
@@ -106,12 +108,18 @@ def configs(draw: st.DrawFn) -> Config:
         if model.get(option) not in choices:
             model.pop(option, None)
     model.pop("direction", None)
+    tree.get("data", {}).pop("transpose", None)
+    model.pop("learned", None)
     if model.get("input") == "one-hot" or model.get("output") == "adaptive":
         model["tied"] = False
     if model.get("input") == "one-hot":
         model.pop("embedding_scale", None)
     if model.get("output") == "adaptive":
         training["sampled_softmax"] = 0
+    if tree.get("regularization", {}).get("omega"):
+        training.pop("engine", None)
+        model.pop("zoneout", None)
+        model.pop("zoneout_cell", None)
     return Config.from_dict(tree)
 
 
@@ -150,7 +158,7 @@ def test_every_choice_is_answered_with_the_nearest(name: str) -> None:
 
 
 def test_nothing_near_is_not_guessed() -> None:
-    with pytest.raises(UsageError, match=r"unknown value 'qqq'\. Choices: elman, lstm"):
+    with pytest.raises(UsageError, match=r"unknown value 'qqq'\. Choices: elman, irnn"):
         ModelConfig(cell="qqq")
 
 
@@ -302,6 +310,36 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
         load_toml(path)
     with pytest.raises(FileError, match=r"cannot read .*none\.toml: No such file"):
         load_toml(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("direction", ["backward", "alternating", "bidirectional"])
+@pytest.mark.parametrize("task", ["lm", "music"])
+def test_a_model_of_what_comes_next_must_not_read_it(task: str, direction: str) -> None:
+    with pytest.raises(UsageError, match=r"model\.direction: .*is to predict.*use direction = 'fo"):
+        Config.from_dict({"task": task, "model": {"direction": direction}})
+    assert ModelConfig(direction=direction).direction == direction
+
+
+def test_a_tied_projection_is_as_wide_as_the_embedding_and_its_layer_need_not_be() -> None:
+    config = ModelConfig(layers=2, hidden_size=6, projection_size=4, embedding_size=4, tied=True)
+    assert config.layer_sizes() == (6, 6)
+
+
+@pytest.mark.parametrize(
+    ("config", "fixed"),
+    [
+        ({}, False),
+        ({"frozen": ("embedding",)}, True),
+        ({"cell": "echo-state"}, True),
+        ({"cell": "echo-state", "learned": ("embedding",)}, False),
+        ({"cell": "echo-state", "learned": ("W_xh",)}, False),
+        ({"cell": "echo-state", "tied": True}, False),
+        ({"cell": "lstm,echo-state"}, False),
+    ],
+    ids=str,
+)
+def test_whether_the_embedding_is_fixed(config: dict[str, Any], fixed: bool) -> None:
+    assert ModelConfig(**config).embedding_is_fixed == fixed
 
 
 @pytest.mark.parametrize(

@@ -146,8 +146,8 @@ class _Learner:
     """A copy of a model that can take gradients, with the state it has reached."""
 
     def __init__(self, model: LanguageModel, run_as: Run) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(True)
-        self.parameters: list[Tensor] = list(self.model.parameters())
+        self.model = copy.deepcopy(model).eval()
+        self.parameters: list[Tensor] = list(self.model.take_gradients())
         self._run_as = run_as
         self._state: State | None = None
         self._loss: Tensor | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rnncli.errors import UsageError
 from rnncli.models.penalties import activation_penalty
 from rnncli.nn.dropout import dropout
 from rnncli.nn.embedding import Embedding
@@ -25,6 +26,22 @@ class LanguageModel(nn.Module):
         output = AdaptiveSoftmax if config.output == "adaptive" else Softmax
         self.output = output(config, self.stack.output_size, vocab_size)
         self.tied = config.tied
+        if config.tied and self.stack.output_size != config.embedding_size:
+            raise UsageError(
+                f"model.tied: the layers give {self.stack.output_size} units, and the embedding "
+                f"that is to be the output's matrix has {config.embedding_size}; "
+                f"use embedding_size = {self.stack.output_size} or tied = false"
+            )
+        if config.embedding_is_fixed:
+            self.embedding.requires_grad_(False)
+        self.fixed = frozenset(n for n, p in self.named_parameters() if not p.requires_grad)
+
+    def take_gradients(self) -> list[nn.Parameter]:
+        """Make everything that is learned want gradients, as after building; what does, in order.
+        (A loaded model wants none.)"""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name not in self.fixed)
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     @property
     def tied_weight(self) -> Tensor | None:

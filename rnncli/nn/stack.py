@@ -13,17 +13,21 @@ from torch import Tensor, nn
 from rnncli.errors import UsageError
 from rnncli.nn.cells import Cell, make_cell
 from rnncli.nn.dropout import drop_weights, dropout
+from rnncli.nn.omega import run_with_omega
 from rnncli.nn.recurrence import require_engine, run
+from rnncli.nn.recurrence.trace import Trace, run_traced
 from rnncli.nn.state import CellState, State
 from rnncli.sections import ModelConfig, RegularizationConfig
 
 
 @dataclass(frozen=True)
 class Run:
-    """How the layers are run: the engine, and the type of the operands of products."""
+    """How the layers are run: the engine, and the type of the operands of products. Where there is
+    a list for ``traces``, every cell's run is put there, in the order of ``Stack.layers``."""
 
     engine: str = "auto"
     dtype: torch.dtype = torch.float32
+    traces: list[Trace] | None = None
 
 
 class Stack(nn.Module):
@@ -114,9 +118,16 @@ class Stack(nn.Module):
         cell = self.layers[n]
         weights = cell.step_weights()
         if rates is not None and rates.weight_drop:
-            for name, weight in cell.recurrent_weights().items():
-                weights[name] = drop_weights(weight, rates.weight_drop)
-        return run(cell, x, state.layers[n], weights, engine=run_as.engine, dtype=run_as.dtype)
+            for name in cell.recurrent_weights():
+                weights[name] = drop_weights(weights[name], rates.weight_drop)
+        before, engine, dtype = state.layers[n], run_as.engine, run_as.dtype
+        if run_as.traces is not None:
+            y, last, trace = run_traced(cell, x, before, weights, engine=engine, dtype=dtype)
+            run_as.traces.append(trace)
+            return y, last
+        if rates is not None and rates.omega and torch.is_grad_enabled():
+            return run_with_omega(cell, x, before, weights, rates.omega, engine=engine, dtype=dtype)
+        return run(cell, x, before, weights, engine=engine, dtype=dtype)
 
     def _past(self, layer: int, x: Tensor, y: Tensor) -> Tensor:
         """Layer ``layer``'s output y (..., O), with what leads its input x (..., I) past it."""

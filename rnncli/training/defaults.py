@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rnncli.cell_table import CELLS
 from rnncli.errors import FileError
 from rnncli.sections import DataConfig
 from rnncli.text.lines import Source
@@ -78,17 +79,21 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     rate = float(fixed.get("regularization.dropout", _dropout(passes, words)))
     whole = fixed.get("model.output") != "adaptive"
     optimizer = str(fixed.get("optimizer.name", "adamw"))
+    first = CELLS.get(_cells(fixed)[0])
+    fixes_input = first is not None and "W_xh" in first.frozen  # and so what it reads
     values |= {
         "tokenizer.kind": kind,
         "model.layers": _layers(fixed),
         "model.hidden_size": H,
-        "model.embedding_size": H,
-        "model.tied": words and embedded and whole,
+        "model.embedding_size": int(fixed.get("model.projection_size") or H),
+        "model.tied": words and embedded and whole and not fixes_input,
         "model.embedding_scale": 8.0 if embedded else 1.0,
         "regularization.dropout": rate,
         "regularization.dropout_output": round(min(0.6, rate * 1.25), 3),
         "regularization.locked": True,
-        "regularization.weight_drop": round(rate / 2, 3) if passes > 6 else 0.0,
+        "regularization.weight_drop": (
+            round(rate / 2, 3) if passes > 6 and not fixes_input else 0.0
+        ),
         "training.batch_size": batch,
         "training.bptt": bptt,
         "optimizer.lr": LEARNING_RATES.get(optimizer, round(4e-3 * min(1.0, 384 / H), 5)),
@@ -156,7 +161,13 @@ def _extent(
 
 
 def _layers(fixed: Mapping[str, Any]) -> int:
-    return int(fixed.get("model.layers", 2))
+    """As many as cells are named; two of one cell."""
+    named = len(_cells(fixed))
+    return int(fixed.get("model.layers", named if named > 1 else 2))
+
+
+def _cells(fixed: Mapping[str, Any]) -> list[str]:
+    return [name.strip() for name in str(fixed.get("model.cell", "lstm")).split(",")]
 
 
 SIZES = (64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)

@@ -177,11 +177,13 @@ class WeightPenalty:
 
 
 class WeightNoise:
-    """Gaussian noise on the weight matrices while a batch is run (Jim et al. 1996; Graves 2013)."""
+    """Gaussian noise on the learned weight matrices while a batch is run (Jim et al. 1996; Graves
+    2013)."""
 
     def __init__(self, std: float, model: nn.Module) -> None:
         self.std = std
-        self.weights = [p for p in model.parameters() if p.dim() > 1] if std else []
+        matrices = [p for p in model.parameters() if p.dim() > 1 and p.requires_grad]
+        self.weights = matrices if std else []
         self.clean: list[Tensor] = []
 
     def add(self) -> None:

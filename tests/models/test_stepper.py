@@ -24,7 +24,8 @@ V = 23
 def make(seed: int = 0, **config: Any) -> LanguageModel:
     torch.manual_seed(seed)
     sizes = {"hidden_size": 20, "embedding_size": 14, "init": "normal", "init_scale": 0.3}
-    model = LanguageModel(ModelConfig(**{**sizes, **config}), V)
+    start = {"recurrent_init": "normal", "recurrent_scale": 0.2}  # an identity adds errors up
+    model = LanguageModel(ModelConfig(**{**sizes, **start, **config}), V)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:  # a bias left out, or added twice, must show
@@ -62,6 +63,26 @@ def test_float32_is_the_models_own_step(cell: str, more: dict[str, Any], rows: i
 @pytest.mark.parametrize("nonlinearity", ["sigmoid", "relu"])
 def test_elman_with_its_nonlinearity(nonlinearity: str) -> None:
     assert largest_difference(make(cell="elman", nonlinearity=nonlinearity), "float32", 2) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"cell": "lstm", "residual": "add"},
+        {"cell": "indrnn,gru,lstm", "layers": 3, "residual": "highway"},
+        {"cell": "lstm", "residual": "add", "embedding_size": 20, "tied": True},
+        {"cell": "lstm", "projection_size": 9, "coupled_gates": True},
+        {"cell": "lstm", "layer_norm": True, "transition_depth": 2},
+        {"cell": "gru", "layer_norm": True},
+        {"cell": "elman", "layer_norm": True, "input": "one-hot"},
+        {"cell": "mogrifier", "rank": 3, "coupled_gates": True},
+        {"cell": "slstm", "heads": 2},
+        {"cell": "lstm", "zoneout": 0.3, "zoneout_cell": 0.2},
+    ],
+    ids=str,
+)
+def test_float32_is_the_models_own_step_with_options(config: dict[str, Any]) -> None:
+    assert largest_difference(make(**config), "float32", 2) < 1e-5
 
 
 @pytest.mark.parametrize("cell", CELLS)

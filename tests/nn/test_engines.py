@@ -7,7 +7,15 @@ import torch
 
 from rnncli.errors import UsageError
 from rnncli.nn.recurrence import engines, require_engine, run
-from tests.nn.cases import KINDS, assert_equal, engine_cases, everything, make, random_input
+from tests.nn.cases import (
+    KINDS,
+    assert_equal,
+    engine_cases,
+    everything,
+    make,
+    random_input,
+    some_weight,
+)
 
 CASES = engine_cases()
 OTHERS = [case for case in CASES if case[1] != "reference"]
@@ -28,13 +36,12 @@ def test_gradients_are_those_of_finite_differences(kind: str, engine: str) -> No
     cell = make(kind, inputs=2, hidden=2)
     x, state = random_input(cell, T=3, B=2)
     names, parameters = zip(*cell.named_parameters(), strict=True)
-    used = cell.step_weights().keys()
 
     def outputs(x: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, ...]:
         state, weights = rest[: cell.state_parts], rest[cell.state_parts :]
         named = dict(zip(names, weights, strict=True))
         with torch.nn.utils.stateless._reparametrize_module(cell, named):
-            y, last = run(cell, x, state, {n: named[n] for n in used}, engine=engine, dtype=x.dtype)
+            y, last = run(cell, x, state, cell.step_weights(), engine=engine, dtype=x.dtype)
         return (y, *last)
 
     assert torch.autograd.gradcheck(outputs, (x, *state, *parameters))
@@ -75,12 +82,13 @@ def test_gradients_of_a_graph_kept_for_a_second_time(kind: str, engine: str) -> 
     cell = make(kind)
     x, state = random_input(cell, T=4, B=2)
     y, _ = run(cell, x, state, cell.step_weights(), engine=engine, dtype=torch.float64)
+    weight = some_weight(cell)
     loss = y.pow(2).sum()
     torch.autograd.grad(loss, x, retain_graph=True)
-    first = torch.autograd.grad(loss, cell.W_hh, retain_graph=True)[0]
-    (second,) = torch.autograd.grad(loss, cell.W_hh)
+    first = torch.autograd.grad(loss, weight, retain_graph=True)[0]
+    (second,) = torch.autograd.grad(loss, weight)
     y, _ = run(cell, x, state, cell.step_weights(), engine="reference", dtype=torch.float64)
-    (expected,) = torch.autograd.grad(y.pow(2).sum(), cell.W_hh)
+    (expected,) = torch.autograd.grad(y.pow(2).sum(), weight)
     assert_equal(first, expected)
     assert_equal(second, expected)
 
@@ -107,7 +115,7 @@ def test_operands_in_bfloat16_change_little(kind: str, engine: str) -> None:
         results[dtype] = [y.float(), *gradients]
     for exact, rounded in zip(results[torch.float32], results[torch.bfloat16], strict=True):
         error = (rounded - exact).norm() / exact.norm()
-        assert 1e-6 < error < 3e-2
+        assert 1e-6 < error < 5e-2
         assert rounded.dtype == torch.float32
 
 

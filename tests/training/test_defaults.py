@@ -122,3 +122,25 @@ def test_layers_that_are_given_are_told(tmp_path: Path) -> None:
     config, reasons = chosen(tmp_path / "t", WORDS, model__layers=3, training__epochs=2)
     assert config.model.layers == 3
     assert any("3 layers" in reason for reason in reasons)
+
+
+def test_a_fixed_random_network_is_neither_tied_nor_thinned(tmp_path: Path) -> None:
+    """Its embedding is fixed too, and connections left out would be another network."""
+    more = {"training__epochs": 30, "model__hidden_size": 48}
+    lstm, _ = chosen(tmp_path / "t", WORDS, **more)
+    echo, _ = chosen(tmp_path / "t", WORDS, **more, model__cell="echo-state")
+    assert lstm.model.tied and lstm.regularization.weight_drop > 0
+    assert not echo.model.tied and echo.regularization.weight_drop == 0.0
+
+
+def test_a_projection_decides_the_size_of_a_tied_embedding(tmp_path: Path) -> None:
+    config, _ = chosen(tmp_path / "t", WORDS, model__projection_size=24, training__epochs=3)
+    assert config.model.tied and config.model.embedding_size == 24
+    assert config.model.hidden_size > 24
+
+
+def test_there_are_as_many_layers_as_cells_are_named(tmp_path: Path) -> None:
+    config, _ = chosen(tmp_path / "t", WORDS, model__cell="lstm,gru,lstm", training__epochs=3)
+    assert config.model.layers == 3
+    one, _ = chosen(tmp_path / "t", WORDS, model__cell="gru", training__epochs=3)
+    assert one.model.layers == 2

@@ -21,10 +21,10 @@ def make_cell(config: ModelConfig, input_size: int, hidden_size: int, layer: int
     row = config.cell_row(layer)
     module = import_module(f"rnncli.nn.cells.{row.module}")
     cell: Cell = getattr(module, row.cls)(
-        config, config.cell_options(layer), input_size, hidden_size
+        config.cell_start(layer), config.cell_options(layer), input_size, hidden_size
     )
     weights = dict(cell.named_parameters())
-    for name in (*config.frozen, *row.frozen):
+    for name in config.frozen_weights(layer):
         if name not in weights:
             raise UsageError(
                 f"model.frozen: {row.title} has no weight {name!r}{choices_hint(name, weights)}"

@@ -31,27 +31,24 @@ NONLINEARITIES = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.re
 
 class Cell(nn.Module):
     """A recurrence. Subclasses set ``gates`` and ``state_parts``, write ``step``, and call
-    ``reset_parameters`` once their weights are there.
-
-    ``elementwise``: but for the products, ``step`` works unit by unit: an element of what goes into
-    ``step`` or comes out of a product has a part in at most one element of each vector that
-    ``step`` returns or hands to a product. Vectors of several gates hold them one after the other.
-    """
+    ``reset_parameters`` once their weights are there."""
 
     gates = 1
     state_parts = 1
     recurrent = True  # whether there is a matrix W_hh
-    elementwise = True
 
     def __init__(
         self, config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
     ) -> None:
-        """``options``: the values of those that the cell's row in ``rnncli.cell_table`` names."""
+        """``options``: the values of those that the cell's row in ``rnncli.cell_table`` names.
+        ``input_size`` 0: a cell that reads nothing; it has no W_xh, and its step takes ``a`` alone.
+        """
         super().__init__()
         self.input_size = input_size
         self.hidden_size = hidden_size
         rows = self.gates * hidden_size
-        self.W_xh = nn.Parameter(torch.empty(rows, input_size))
+        if input_size:
+            self.W_xh = nn.Parameter(torch.empty(rows, input_size))
         if self.recurrent:
             self.W_hh = nn.Parameter(torch.empty(rows, hidden_size))
         self.a = nn.Parameter(torch.empty(rows))
@@ -63,7 +60,8 @@ class Cell(nn.Module):
 
     @property
     def part_kinds(self) -> tuple[str, ...]:
-        """What each part of the state is: "hidden", "cell", or "input" for what is kept of x."""
+        """What each part of the state is: "hidden", "cell", "input" for what is kept of x, or
+        "output" for an h that no later step reads."""
         return ("hidden", *("cell",) * (self.state_parts - 1))
 
     @property
@@ -92,10 +90,6 @@ class Cell(nn.Module):
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         """projected: (B, G), state: parts of (B, H) -> the next state; its first part is h(t)."""
         raise NotImplementedError(type(self).__name__)
-
-    def forward(self, projected: Tensor, state: CellState, product: Product) -> CellState:
-        """``step``, for whoever calls modules."""
-        return self.step(projected, state, product)
 
     def emit(self, h: Tensor, x: Tensor, projected: Tensor, dtype: torch.dtype) -> Tensor:
         """h: (T, B, H), x: (T, B, I), projected: (T, B, G) -> outputs (T, B, output_size)."""

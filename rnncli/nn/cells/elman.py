@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rnncli.nn.cells.base import NONLINEARITIES, Cell, Product
+from rnncli.nn.cells.layer_norm import Norm
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
 
 
+def elman(
+    config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
+) -> Cell:
+    """The network with ``options``."""
+    cls = NormalizedElman if options["layer_norm"] else Elman
+    return cls(config, options, input_size, hidden_size)
+
+
 class Elman(Cell):
-    """h(t) = f(W_xh x(t) + W_hh h(t-1) + a), f one of tanh, sigmoid, relu."""
+    """h(t) = f(W_xh x(t) + W_hh h(t-1) + a), f one of tanh, sigmoid, relu.
+
+    With relu, W_hh started as the identity and a as zero it is the IRNN (Le et al. 2015, sec. 3).
+    """
 
     def __init__(
         self, config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
@@ -25,3 +38,24 @@ class Elman(Cell):
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         (h,) = state
         return (NONLINEARITIES[self.nonlinearity](projected + product("W_hh", h)),)
+
+
+class NormalizedElman(Elman):
+    """h(t) = f(g * LN(W_xh x(t) + W_hh h(t-1)) + a) (Ba et al. 2016, eq. 4): the whole sum is
+    normalised, and ``a`` is what the paper calls b."""
+
+
+    def __init__(
+        self, config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
+    ) -> None:
+        super().__init__(config, options, input_size, hidden_size)
+        self.norm = Norm(hidden_size)
+
+    def project(self, x: Tensor, state: CellState, dtype: torch.dtype) -> Tensor:
+        """W_xh x."""
+        return self.linear(x, self.W_xh, None, dtype)
+
+    def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
+        (h,) = state
+        f = NONLINEARITIES[self.nonlinearity]
+        return (f(self.norm(projected + product("W_hh", h)) + self.a),)

@@ -7,14 +7,31 @@ vendor libraries run, resets after it, r * (U h + a_n), so that all three produc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.cells.gated_transition import with_depth
+from rnncli.nn.cells.layer_norm import LayerNormalized
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
+
+
+def gru(config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int) -> Cell:
+    """The later form with ``options``."""
+    cls = NormalizedGRU if options["layer_norm"] else GRU
+    return with_depth(cls, config, options, input_size, hidden_size)
+
+
+def gru_cho2014(
+    config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
+) -> Cell:
+    """The unit of Cho et al. 2014 with ``options``."""
+    cls = NormalizedGRUCho2014 if options["layer_norm"] else GRUCho2014
+    return with_depth(cls, config, options, input_size, hidden_size)
 
 
 class GRU(Cell):
@@ -67,3 +84,16 @@ class GRUCho2014(Cell):
         r, z = torch.sigmoid(projected[:, : 2 * H] + product("W_hh", h)).chunk(2, dim=1)
         n = torch.tanh(projected[:, 2 * H :] + product("U", r * h))
         return (n + z * (h - n),)
+
+
+class NormalizedGRU(LayerNormalized, GRU):
+    """Ba et al. 2016, eqs. 23 to 25: the gates' sums are normalised together, the candidate's by
+    itself, n = tanh(LN(W x) + a + r * (LN(U h) + a_n))."""
+
+    groups = MappingProxyType({"W_xh": (2, 1), "W_hh": (2, 1)})
+
+
+class NormalizedGRUCho2014(LayerNormalized, GRUCho2014):
+    """The same with the reset before the product, n = tanh(LN(W x) + LN(U (r * h)) + a)."""
+
+    groups = MappingProxyType({"W_xh": (2, 1), "W_hh": (2,), "U": (1,)})

@@ -14,8 +14,11 @@ def fill(weight: Tensor, config: ModelConfig, *, recurrent: bool) -> None:
     ``config.init`` default: matrices with variance 1/I, recurrent ones orthogonal gate by gate
     (Saxe et al. 2014), biases 0. uniform: everything from U(-init_scale, init_scale). normal:
     matrices from N(0, init_scale^2), biases 0. For recurrent matrices ``recurrent_init`` may say
-    something else, and ``spectral_radius`` rescales each square block of them.
+    something else, and ``spectral_radius`` rescales each square block of them. A weight without
+    storage, to be loaded, is left alone.
     """
+    if weight.is_meta:
+        return
     kind = config.recurrent_init if recurrent else "default"
     with torch.no_grad():
         if kind != "default":
@@ -35,6 +38,14 @@ def fill(weight: Tensor, config: ModelConfig, *, recurrent: bool) -> None:
         if recurrent and config.spectral_radius:
             for block in square_blocks(weight):
                 rescale(block, config.spectral_radius)
+
+
+def remember(bias: Tensor, gate: int, size: int, config: ModelConfig) -> None:
+    """Start a forget gate, number ``gate`` of those of ``size`` units in ``bias`` (G,), at
+    ``forget_bias``: remember by default (Jozefowicz et al. 2015, sec. 2.2). Not with ``init``
+    uniform, which draws everything."""
+    if config.init != "uniform":
+        bias.data[gate * size : (gate + 1) * size] = config.forget_bias
 
 
 def square_blocks(weight: Tensor) -> tuple[Tensor, ...]:

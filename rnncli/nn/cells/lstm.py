@@ -9,8 +9,20 @@ import torch
 from torch import Tensor
 
 from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.cells.gated_transition import with_depth
+from rnncli.nn.cells.initialization import remember
+from rnncli.nn.cells.lstm_variants import VariantLSTM
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
+
+
+def lstm(
+    config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
+) -> Cell:
+    """The LSTM with ``options``; without any it is the one for which there are kernels."""
+    varied = options["layer_norm"] or options["coupled_gates"] or options["projection_size"]
+    cls = VariantLSTM if varied else LSTM
+    return with_depth(cls, config, options, input_size, hidden_size)
 
 
 class LSTM(Cell):
@@ -30,9 +42,7 @@ class LSTM(Cell):
 
     def reset_parameters(self, config: ModelConfig) -> None:
         super().reset_parameters(config)
-        if config.init != "uniform":
-            # Remember by default (Jozefowicz et al. 2015, sec. 2.2).
-            self.a.data[self.hidden_size : 2 * self.hidden_size] = config.forget_bias
+        remember(self.a, 1, self.hidden_size, config)
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         h, c = state

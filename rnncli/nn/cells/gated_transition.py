@@ -1,0 +1,92 @@
+"""Deep transitions of gated cells: more of them from one state to the next.
+
+Miceli Barone et al. 2017, sec. 2.2 (transition architectures), as Nematus has them (Sennrich et al.
+2017): the first cell of a time step reads the input and the state, each further one only the state
+that the one before has left, with weights of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.state import CellState
+from rnncli.sections import ModelConfig
+
+
+def with_depth(
+    cls: type[Cell],
+    config: ModelConfig,
+    options: Mapping[str, Any],
+    input_size: int,
+    hidden_size: int,
+) -> Cell:
+    """A cell of class ``cls``, with ``transition_depth`` - 1 more steps of its kind."""
+    cell = cls(config, options, input_size, hidden_size)
+    further = [cls(config, options, 0, hidden_size) for _ in range(options["transition_depth"] - 1)]
+    return GatedTransition(cell, further) if further else cell
+
+
+class GatedTransition(Cell):
+    """s(t, 1) = cell(x(t), s(t-1, L));  s(t, k) = further[k](s(t, k-1)), k = 2 ... L.
+
+    s is the whole state, with the c of an LSTM. The output is that of the last cell.
+    """
+
+    def __init__(self, cell: Cell, further: list[Cell]) -> None:
+        """``further``: cells like ``cell`` that read nothing (``input_size`` 0)."""
+        nn.Module.__init__(self)
+        self.cell = cell
+        self.further = nn.ModuleList(further)
+        self.input_size, self.hidden_size = cell.input_size, cell.hidden_size
+        self.gates, self.state_parts = cell.gates, cell.state_parts
+
+    @property
+    def output_size(self) -> int:
+        return self.cell.output_size
+
+    @property
+    def part_kinds(self) -> tuple[str, ...]:
+        return self.cell.part_kinds
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        return self.cell.state_sizes
+
+    def recurrent_weights(self) -> dict[str, Tensor]:
+        return {
+            f"{prefix}{name}": weight
+            for prefix, cell in self._cells()
+            for name, weight in cell.recurrent_weights().items()
+        }
+
+    def step_weights(self) -> dict[str, Tensor]:
+        return {
+            f"{prefix}{name}": weight
+            for prefix, cell in self._cells()
+            for name, weight in cell.step_weights().items()
+        }
+
+    def _cells(self) -> list[tuple[str, Cell]]:
+        """Each cell, after the prefix of its parameters' names."""
+        further = [(f"further.{k}.", cast(Cell, cell)) for k, cell in enumerate(self.further)]
+        return [("cell.", self.cell), *further]
+
+    def project(self, x: Tensor, state: CellState, dtype: torch.dtype) -> Tensor:
+        return self.cell.project(x, state, dtype)
+
+    def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
+        for prefix, cell in self._cells():
+            if cell is not self.cell:
+                projected = cell.a.expand(len(projected), -1)
+            state = cell.step(projected, state, _named(product, prefix))
+        return state
+
+
+def _named(product: Product, prefix: str) -> Product:
+    """``product`` for a cell whose parameters' names here begin with ``prefix``."""
+    return lambda name, v: product(prefix + name, v)
