@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,7 +33,7 @@ def _option(help_text: str, *names: str, **more: Any) -> Any:
 def compare(
     corpus: Annotated[
         list[str] | None,
-        Argument(metavar="[CORPUS]...", help="Training text: files.", show_default=False),
+        Argument(metavar="[CORPUS]...", help="Training text, or music: files.", show_default=False),
     ] = None,
     out: Annotated[Path | None, _option("Folder for the runs.", "--out", "-o")] = None,
     cells: Annotated[
@@ -53,6 +53,9 @@ def compare(
         ),
     ] = None,
     seeds: Annotated[int, Option(metavar="N", min=1, help="Runs of each, for the spread.")] = 1,
+    task: Annotated[
+        str | None, _option("lm, music, or synthetic:adding, copy, order, recall.")
+    ] = None,
     valid: Annotated[
         str | None, _option("Validation text; else the last 5 % of the lines.")
     ] = None,
@@ -83,6 +86,7 @@ def compare(
     if out is None:
         raise UsageError("--out: missing; give the folder for the runs, as in --out comparison")
     fixed: dict[str, Any] = {
+        "task": task,
         "seed": seed,
         "data.valid": None if valid is None else os.path.abspath(valid),
         "model.layers": layers,
@@ -129,8 +133,8 @@ def _cells(fixed: dict[str, Any], cells: str, out: Path, *, keep: bool) -> list[
     from rnncli.training.compare import BASE_FILE, base_config, cell_candidates, keep_base
 
     items = [item.strip() for item in cells.split(",")]
-    if not (fixed.get("data.train") or (out / BASE_FILE).exists()):
-        raise UsageError("no training text; give at least one file")
+    if not (out / BASE_FILE).exists():
+        _require_text(fixed.get("task", "lm"), fixed.get("data.train"))
     base, reasons = base_config(fixed, items[0], out)
     for text in reasons:
         note(text)
@@ -152,9 +156,14 @@ def _configurations(
     if not found:
         raise UsageError("nothing to compare; give --cells lstm,gru, or --preset or --config twice")
     candidates = [Candidate(name, config.with_values(fixed)) for name, config in found]
-    if not all(candidate.config.data.train for candidate in candidates):
-        raise UsageError("no training text; give at least one file")
+    for candidate in candidates:
+        _require_text(candidate.config.task, candidate.config.data.train)
     return candidates
+
+
+def _require_text(task: str, files: Sequence[str] | None) -> None:
+    if not files and not task.startswith("synthetic:"):
+        raise UsageError("no training text; give at least one file")
 
 
 def _run_all(runs: list[Run]) -> Iterator[tuple[Run, Outcome]]:

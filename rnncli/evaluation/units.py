@@ -57,7 +57,8 @@ def top_units(loaded: Loaded, batches: Iterable[Sequence[str]], count: int) -> l
     best = np.abs(found).argmax(axis=1)
     closest = np.abs(found).max(axis=1).argsort(kind="stable")[::-1][:count]
     return [
-        Follows(*places[n], FEATURES[best[n]], float(found[n, best[n]])) for n in closest.tolist()
+        Follows(places[n][0], places[n][1], FEATURES[best[n]], float(found[n, best[n]]))
+        for n in closest.tolist()
     ]
 
 
@@ -137,4 +138,6 @@ class _Sums:
         spread_f = np.maximum(0.0, n * ff - f * f)
         under = np.sqrt(np.outer(spread_u, spread_f))
         above = n * uf - np.outer(u, f)
-        return np.divide(above, under, out=np.zeros_like(above), where=under > 1e-9 * n * n)
+        found: npt.NDArray[np.float64] = np.zeros_like(above)
+        np.divide(above, under, out=found, where=under > 1e-9 * n * n)
+        return found

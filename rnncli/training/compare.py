@@ -23,12 +23,10 @@ from rnncli.checkpoint import read_header
 from rnncli.config import Config, load_toml, parse_assignment
 from rnncli.errors import DataError, FileError, Interrupted, UsageError, choices_hint
 from rnncli.files import append, write_atomically
-from rnncli.text.corpus import load_corpus
-from rnncli.text.tokenizers import load_sentencepiece
-from rnncli.training.defaults import choose
 from rnncli.training.events import Event
 from rnncli.training.run_folder import CONFIG_FILE, METRICS_FILE, flat, read_run_config
-from rnncli.training.sizes import count_parameters, equal_model, resized
+from rnncli.training.sizes import Maker, count_parameters, equal_model, model_maker, resized
+from rnncli.training.tasks import REQUIRED, choose
 from rnncli.training.worker import Failed, run_apart
 
 EQUAL = ("parameters", "hidden", "none")
@@ -147,7 +145,7 @@ def base_config(fixed: Mapping[str, Any], cell: str, out: Path) -> tuple[Config,
     if path.exists():
         saved = Config.from_dict(load_toml(path)).with_values({**fixed, **name})
         return saved, [f"settings: those in {path}, and what is given now"]
-    values |= fixed
+    values = {**REQUIRED.get(str(fixed.get("task", "lm")), {}), **values, **fixed}
     data = Config().with_values(values).data  # complain about wrong values before looking at it
     chosen, reasons = choose(data, values)
     return Config().with_values({**chosen, **fixed, **name}), reasons
@@ -192,33 +190,29 @@ def settle(candidates: Sequence[Candidate], equal: str) -> list[Candidate]:
         if names.count(name) > 1:
             raise UsageError(f"--cells: {name!r} is there twice; each needs a name of its own")
     settled: list[Candidate] = []
-    vocab_size = _VocabularySizes()
+    makers = _Makers()
     for candidate in candidates:
         config = _with_settled_precision(candidate.config)
-        if config.task != "lm":
-            raise UsageError(f"compare: task {config.task!r} is not compared; it is for lm")
-        size, model = vocab_size(config), config.model
+        make, model = makers(config), config.model
         if settled and equal == "hidden":
             model = resized(model, settled[0].config.model.hidden_size)
         elif settled and equal == "parameters":
-            model = equal_model(model, size, settled[0].parameters, candidate.label)
+            model = equal_model(make, model, settled[0].parameters, candidate.label)
         config = dataclasses.replace(config, model=model)
-        settled.append(Candidate(candidate.label, config, count_parameters(model, size)))
+        settled.append(Candidate(candidate.label, config, count_parameters(make, model)))
     return settled
 
 
-class _VocabularySizes:
-    """How many tokens each configuration's tokenizer has; every text is read once."""
+class _Makers:
+    """How the model of each configuration is made; every text is read once."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], int] = {}
+        self._known: dict[tuple[Any, ...], Maker] = {}
 
-    def __call__(self, config: Config) -> int:
-        key = (config.data, config.tokenizer)
+    def __call__(self, config: Config) -> Maker:
+        key = (config.task, config.data, config.tokenizer, config.synthetic)
         if key not in self._known:
-            given = config.tokenizer.model
-            tokenizer = config.tokenizer if given is None else load_sentencepiece(given)
-            self._known[key] = load_corpus(config.data, tokenizer).tokenizer.vocab_size
+            self._known[key] = model_maker(config)
         return self._known[key]
 
 
@@ -300,7 +294,7 @@ def read_outcome(folder: Path) -> Outcome | None:
     reports = [event for event in events if event.get("event") == "StepReport"]
     tokens = sum(report["tokens"] for report in reports)
     spent = sum(report["tokens"] / report["tokens_per_second"] for report in reports)
-    name, score = _score(read_header(folder).scores)
+    name, score = _score(read_header(folder).scores, last["best_score"])
     return Outcome(
         score=score,
         score_name=name,
@@ -325,13 +319,14 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
         raise DataError(f"{folder / METRICS_FILE} is damaged: a line is not JSON") from None
 
 
-def _score(scores: Mapping[str, Any]) -> tuple[str, float]:
-    """The validation's name and figure that a model's file tells, the perplexity if there is."""
+def _score(scores: Mapping[str, Any], best: float | None) -> tuple[str, float]:
+    """What the best validation is called and was: the perplexity where a model's file tells it,
+    else ``best`` by its name there."""
     valid = {n.removeprefix("valid_"): v for n, v in scores.items() if n.startswith("valid_")}
-    if not valid:
-        return Outcome.score_name, math.nan
-    name = "perplexity" if "perplexity" in valid else next(iter(valid))
-    return name, float(valid[name])
+    if "perplexity" in valid or best is None:
+        return "perplexity", float(valid.get("perplexity", math.nan))
+    name = next((n for n, v in valid.items() if v == best), "loss")
+    return name, best
 
 
 def _require_same(run: Run) -> None:

@@ -6,10 +6,18 @@ import dataclasses
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
+from rnncli.config import Config
 from rnncli.errors import UsageError
+from rnncli.evaluation.synthetic import open_problem
 from rnncli.models.language_model import LanguageModel
+from rnncli.models.music import MusicModel
+from rnncli.models.sequence_reader import SequenceReader
 from rnncli.sections import ModelConfig
+from rnncli.text.corpus import load_corpus
+from rnncli.text.music import KEYS
+from rnncli.text.tokenizers import load_sentencepiece
 
 NEAR = 0.01
 """Among the sizes that are off by no more than this share, the roundest is taken: products of a
@@ -24,11 +32,28 @@ _GAP = 64
 """So many sizes in a row that a cell cannot have, and it is taken to have none beyond."""
 
 
-def count_parameters(model: ModelConfig, vocab_size: int) -> int:
-    """The weights of a language model, counted without making them. Raises UsageError for sizes
-    that its cells cannot have."""
+Maker = Callable[[ModelConfig], nn.Module]
+
+
+def model_maker(config: Config) -> Maker:
+    """How a model of the task of ``config`` is made. The text is read where its vocabulary is a
+    part of that; raises as ``load_corpus`` does."""
+    if config.task == "music":
+        return lambda model: MusicModel(model, KEYS)
+    if config.task.startswith("synthetic:"):
+        problem = open_problem(config)
+        return lambda model: SequenceReader(model, problem.inputs, problem.outputs)
+    given = config.tokenizer.model
+    tokenizer = config.tokenizer if given is None else load_sentencepiece(given)
+    vocab_size = load_corpus(config.data, tokenizer).tokenizer.vocab_size
+    return lambda model: LanguageModel(model, vocab_size)
+
+
+def count_parameters(make: Maker, model: ModelConfig) -> int:
+    """The weights of a model, counted without storing them. Raises UsageError for sizes that its
+    cells cannot have."""
     with torch.device("meta"):
-        return sum(p.numel() for p in LanguageModel(model, vocab_size).parameters())
+        return sum(p.numel() for p in make(model).parameters())
 
 
 def resized(model: ModelConfig, hidden_size: int) -> ModelConfig:
@@ -39,12 +64,12 @@ def resized(model: ModelConfig, hidden_size: int) -> ModelConfig:
     return dataclasses.replace(model, hidden_size=hidden_size, embedding_size=embedding_size)
 
 
-def equal_model(model: ModelConfig, vocab_size: int, target: int, label: str) -> ModelConfig:
+def equal_model(make: Maker, model: ModelConfig, target: int, label: str) -> ModelConfig:
     """``model`` with the hidden size that gives it ``target`` parameters. Raises UsageError, which
     names ``label``, when no size does within ``TOLERANCE``."""
 
     def count(hidden_size: int) -> int:
-        return count_parameters(resized(model, hidden_size), vocab_size)
+        return count_parameters(make, resized(model, hidden_size))
 
     return resized(model, matching_size(count, target, label))
 

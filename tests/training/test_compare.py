@@ -162,6 +162,21 @@ def test_what_was_chosen_is_kept(text: Path, tmp_path: Path) -> None:
     assert again == base.with_values({"optimizer.lr": 0.25})
 
 
+def test_other_tasks_have_their_own_score(tmp_path: Path) -> None:
+    fixed = {
+        "task": "synthetic:adding", "model.hidden_size": 8, "training.max_steps": 2,
+        "training.threads": 1, "training.batch_size": 4, "synthetic.valid_sequences": 20,
+        "synthetic.lag": 10,
+    }  # fmt: skip
+    base, _ = base_config(fixed, "elman", tmp_path)
+    settled = settle(cell_candidates(base, ["elman", "mingru"]), "hidden")
+    elman, mingru = make_rows(settled, outcomes(plan_runs(settled, 1, tmp_path)))
+    assert elman.score_name == mingru.score_name == "squared_error"
+    *_, finished = metrics(tmp_path / "elman-1")
+    assert elman.mean("score") == finished["best_score"] < 2
+    assert elman.candidate.parameters == read_header(tmp_path / "elman-1").parameters
+
+
 def test_a_process_of_its_own(text: Path, tmp_path: Path) -> None:
     config = tiny(text, training__max_steps=3)
     events = list(run_apart(config, tmp_path / "apart"))
