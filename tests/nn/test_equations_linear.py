@@ -178,3 +178,12 @@ def test_a_state_has_a_linear_effect(name: str, options: dict[str, Any]) -> None
         outputs(cell, x, (start, *kept))[1][0] for start in (first + second, first, second, zero)
     )
     assert_equal(both - none, (one - none) + (other - none))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_zoneout_leaves_the_inputs_that_a_state_keeps_alone(training: bool) -> None:
+    cell = make("qrnn", window=3, zoneout=0.5, zoneout_cell=0.5).train(training)
+    x, state = inputs(cell)
+    _, last = outputs(cell, x, state)
+    assert_equal(last[1], x[T - 1])
+    assert_equal(last[2], x[T - 2])

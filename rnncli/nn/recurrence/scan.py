@@ -21,7 +21,7 @@ from rnncli.nn.state import CellState
 
 _CHUNKED_FROM = 64
 """Steps."""
-_CHUNKED_UP_TO = {"cpu": 1 << 11, "cuda": 1 << 18}
+_CHUNKED_UP_TO = {"cpu": 1 << 10, "cuda": 1 << 18}
 """Elements of a step, B H."""
 
 
