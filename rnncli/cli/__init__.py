@@ -30,6 +30,7 @@ COMMANDS = {
     "generate": "Sample text from a model.",
     "compare": "Train several cells on one corpus; one table of what each reached.",
     "explain": "Colour each token by its surprisal, or by what a unit or gate does.",
+    "gradients": "Show how gradients vanish or explode through time in a model.",
     "tokenize": "Train a tokenizer; turn lines into pieces or ids, and back.",
     "zoo": "List published models, or print the configuration of one.",
     "info": "Tell what is in a model's file.",

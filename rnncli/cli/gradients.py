@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from rnncli.evaluation.subjects import Subject
 
 EXAMPLES = """
-rnncli gradients run book.txt
-rnncli gradients run book.txt --steps 200 --svg gradients.svg
+rnncli gradients run book.txt --svg gradients.svg
 rnncli gradients char-rnn --steps 30 --json
 """
 

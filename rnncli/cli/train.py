@@ -14,7 +14,7 @@ from rnncli.config import Config, parse_assignment
 from rnncli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 EXAMPLES = """
 rnncli train book.txt --out run --max-time 20s
@@ -22,6 +22,8 @@ rnncli train book.txt --out run --cell gru --layers 1 --hidden-size 64 --max-ste
 rnncli train book.txt --valid valid.txt --out run --tokenizer word --tied --max-steps 20
 rnncli train book.txt --out run --preset char-rnn --max-steps 20 --set training.batch_size=4
 rnncli train book.txt --out run --dry-run
+rnncli train music.txt --task music --out run
+rnncli train --task synthetic:adding --lag 50 --cell gru --out run
 """
 
 
@@ -34,12 +36,15 @@ def train(
         list[str] | None,
         Argument(
             metavar="[CORPUS]...",
-            help="Training text: files, .gz files, or - for standard input.",
+            help="Training text, or music: files, .gz files, or - for standard input.",
             show_default=False,
         ),
     ] = None,
     out: Annotated[Path | None, _option("Folder for the run.", "--out", "-o")] = None,
-    task: Annotated[str | None, _option("What to learn: lm.")] = None,
+    task: Annotated[
+        str | None, _option("What to learn: lm, music, or synthetic:adding, copy, order or recall.")
+    ] = None,
+    lag: Annotated[int | None, _option("Length of a synthetic task's sequences.")] = None,
     valid: Annotated[
         str | None, _option("Validation text; else the last 5 % of the lines.")
     ] = None,
@@ -97,6 +102,7 @@ def train(
     fixed: dict[str, Any] = {
         "task": task,
         "seed": seed,
+        "synthetic.lag": lag,
         "data.valid": None if valid is None else _absolute(valid),
         "data.weights": None if weights is None else _numbers(weights),
         "data.strip_lines": strip_lines,
@@ -137,6 +143,8 @@ def train(
         settled = _resumed(out, fixed, preset, config)
     else:
         settled, notes = _settle(fixed, preset, config)
+    if lag is not None and not settled.task.startswith("synthetic:"):
+        raise UsageError(f"--lag: --task {settled.task} has none; it is for the synthetic tasks")
     if dry_run:
         from rnncli.cli.console import print_table
         from rnncli.training.plan import plan
@@ -172,18 +180,22 @@ def _settle(
         from rnncli.zoo import load_entry
 
         base = load_entry(preset).config.with_values(fixed)
-        if not base.data.train:
-            raise UsageError("no training text; give at least one file, or - for standard input")
+        _require_text(base.task, base.data.train)
         return base, []
     if config is not None:
         return Config.from_dict(load_toml(config)).with_values(fixed), []
-    if not fixed.get("data.train"):
-        raise UsageError("no training text; give at least one file, or - for standard input")
-    Config().with_values(fixed)  # complain about wrong values before looking at the text
-    from rnncli.training.defaults import choose
+    _require_text(fixed.get("task", "lm"), fixed.get("data.train"))
+    from rnncli.training.tasks import REQUIRED, choose
 
-    values, reasons = choose(DataConfig(train=tuple(fixed["data.train"])), fixed)
+    needed = REQUIRED.get(fixed.get("task", "lm"), {})
+    Config().with_values({**needed, **fixed})  # complain before the data is read
+    values, reasons = choose(DataConfig(train=tuple(fixed.get("data.train", ()))), fixed)
     return Config().with_values({**values, **fixed}), reasons
+
+
+def _require_text(task: str, files: Sequence[str] | None) -> None:
+    if not files and not task.startswith("synthetic:"):
+        raise UsageError("no training text; give at least one file, or - for standard input")
 
 
 def _resumed(

@@ -19,7 +19,7 @@ from rnncli.nn.cells.base import Cell
 from rnncli.nn.cells.elman import Elman
 from rnncli.nn.recurrence.trace import Trace
 
-EXACT_SIZE = 256
+EXACT_SIZE = 128
 """Jacobians of states of so many numbers are formed whole; those of larger ones are only applied to
 vectors, and their norms found by power iteration, from below."""
 

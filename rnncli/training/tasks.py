@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
+from typing import Any
 
 from rnncli.config import Config
 from rnncli.runtime import Runtime
+from rnncli.sections import DataConfig
 from rnncli.text.corpus import Progress
 from rnncli.text.tokenizers import Tokenizer
 from rnncli.training.task import Task
 
-MODULES = {"lm": "language_modelling"}
+MODULES = {"lm": "language_modelling", "music": "music", "synthetic": "synthetic"}
 """Of each name in ``rnncli.config.TASKS``, up to its colon."""
+
+DEFAULTS = {"lm": "defaults", "music": "music_defaults", "synthetic": "synthetic"}
+"""Files with a function ``choose``, of tasks whose settings follow from their data."""
+
+REQUIRED: dict[str, dict[str, Any]] = {"music": {"training.state": "reset"}}
+"""Settings that a task cannot do without, and that are not every task's."""
+
+
+def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Values for every setting that matters to ``fixed["task"]`` and is not in ``fixed``, dotted
+    names that the user has set; and the reasons. Raises FileError and DataError for data that
+    cannot be used, UsageError for a setting that the task does not have."""
+    task = str(fixed.get("task", "lm")).partition(":")[0]
+    module = import_module(f"rnncli.training.{DEFAULTS[task]}")
+    values, reasons = module.choose(data, fixed)
+    return values, reasons
 
 
 def open_task(

@@ -1,0 +1,190 @@
+"""At which lag each recurrence and each remedy for vanishing gradients still learns.
+
+    python benchmarks/long_lags.py                 # cells: some 20 minutes on two cores
+    python benchmarks/long_lags.py --remedies      # what helps a simple network: as long
+    python benchmarks/long_lags.py --quick         # a minute: is everything in order?
+
+Every attempt is a run of ``rnncli train --task synthetic:NAME --lag N`` with the settings printed
+first, ended when 99 % of 1,000 new sequences are answered right or after ``--updates``. Lags go up
+until one is not learned. Prints a line for each attempt, and in the end a table of the largest lag
+that was learned. Two processes with a thread each share the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import multiprocessing
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+COMMON: dict[str, Any] = {
+    "model.layers": 1,
+    "model.hidden_size": 64,
+    "optimizer.name": "adam",
+    "optimizer.lr": 2e-3,
+    "optimizer.beta2": 0.999,
+    "optimizer.clip_norm": 1.0,
+    "schedule.name": "constant",
+    "training.batch_size": 20,
+    "training.epochs": 0,
+    "training.state": "reset",
+    "training.bptt": 0,
+    "training.precision": "float32",
+    "training.threads": 1,
+    "training.save_every_seconds": 0.0,
+}
+
+PLAIN: dict[str, Any] = {
+    "model.cell": "elman",
+    "model.recurrent_init": "normal",
+    "model.recurrent_scale": 0.1,
+}
+"""tanh units whose recurrent weights start from N(0, 0.1^2): the simple network of Pascanu et al.
+2013, sec. 4.1 ("basic tanh"). Ours starts orthogonal unless told otherwise, which is a remedy."""
+
+CELLS: dict[str, dict[str, Any]] = {
+    "Elman": {**PLAIN, "optimizer.clip_norm": 0.0},
+    "Elman + clipping": PLAIN,
+    "Elman + clipping + Omega": {**PLAIN, "regularization.omega": 1.0},
+    "IRNN": {"model.cell": "irnn"},
+    "LSTM": {"model.cell": "lstm"},
+    "GRU": {"model.cell": "gru"},
+    "minGRU": {"model.cell": "mingru"},
+    "echo state": {"model.cell": "echo-state", "model.hidden_size": 256},
+}
+
+REMEDIES: dict[str, dict[str, Any]] = {
+    "none": {**PLAIN, "optimizer.clip_norm": 0.0},
+    "norm clipped at 1": PLAIN,
+    "components clipped at 0.01": {
+        **PLAIN, "optimizer.clip_norm": 0.0, "optimizer.clip_value": 0.01,
+    },
+    "orthogonal start": {"model.cell": "elman"},
+    "identity start": {**PLAIN, "model.recurrent_init": "identity", "model.recurrent_scale": 1.0},
+    "spectral radius 0.95, sparse": {
+        **PLAIN, "model.recurrent_init": "sparse", "model.recurrent_connections": 15,
+        "model.spectral_radius": 0.95,
+    },
+    "small start": {**PLAIN, "model.recurrent_scale": 0.01},
+    "L1 1e-4 on W_hh": {**PLAIN, "regularization.recurrent_l1": 1e-4},
+    "L2 1e-3 on W_hh": {**PLAIN, "regularization.recurrent_l2": 1e-3},
+    "W_hh fixed, orthogonal": {"model.cell": "elman", "model.frozen": ["W_hh"]},
+    "Omega 1": {**PLAIN, "regularization.omega": 1.0},
+    "Omega 1, orthogonal": {"model.cell": "elman", "regularization.omega": 1.0},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Attempt:
+    task: str
+    model: str
+    lag: int
+    solved_step: int | None
+    steps: int
+    success: float
+    seconds: float
+
+    def line(self) -> str:
+        outcome = "not learned" if self.solved_step is None else f"solved at {self.solved_step:,}"
+        return (
+            f"{self.task:7s} {self.model:28s} lag {self.lag:5d}  {outcome:16s} "
+            f"success {self.success:.3f} after {self.steps:,} updates, {self.seconds:.0f} s"
+        )
+
+
+def attempt(
+    task: str, model: str, settings: dict[str, Any], lag: int, updates: int, seed: int
+) -> Attempt:
+    from rnncli.config import Config
+    from rnncli.errors import RnncliError
+    from rnncli.training.events import EvalReport, Finished
+    from rnncli.training.loop import train
+
+    config = Config().with_values(
+        {
+            **COMMON, **settings, "task": f"synthetic:{task}", "synthetic.lag": lag, "seed": seed,
+            "training.max_steps": updates,
+        }
+    )  # fmt: skip
+    began, success, solved, steps = time.perf_counter(), 0.0, None, 0
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for event in train(config, Path(folder) / "run"):
+                if isinstance(event, EvalReport):
+                    success, steps = max(success, event.scores["success"]), event.step
+                elif isinstance(event, Finished):
+                    solved, steps = event.solved_step, event.step
+        except RnncliError as error:  # diverged
+            print(f"{task} {model} lag {lag}: {error}", file=sys.stderr, flush=True)
+    seconds = time.perf_counter() - began
+    return Attempt(task, model, lag, solved, steps, success, seconds)
+
+
+def climb(
+    task: str, model: str, settings: dict[str, Any], lags: list[int], updates: int, seed: int
+) -> list[Attempt]:
+    """One lag after the other, as long as they are learned."""
+    found: list[Attempt] = []
+    for lag in lags:
+        found.append(attempt(task, model, settings, lag, updates, seed))
+        print(found[-1].line(), flush=True)
+        if found[-1].solved_step is None:
+            break
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", default=["order", "adding"])
+    parser.add_argument("--lags", nargs="+", type=int, default=[10, 20, 50, 100, 200])
+    parser.add_argument("--updates", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", nargs="+", help="rows of the table")
+    parser.add_argument("--remedies", action="store_true", help="remedies, on the order task")
+    parser.add_argument("--quick", action="store_true", help="short lags, few updates")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    models = REMEDIES if options.remedies else CELLS
+    tasks = ["order"] if options.remedies else options.tasks
+    lags, updates = options.lags, options.updates
+    if options.quick:
+        lags, updates = [10, 20], 300
+    chosen = {name: models[name] for name in options.only or models}
+    print("settings: " + ", ".join(f"{name}={value}" for name, value in COMMON.items()))
+    for name, settings in chosen.items():
+        print(f"  {name}: " + ", ".join(f"{key}={value}" for key, value in settings.items()))
+    print(f"lags {lags}, at most {updates:,} updates, seed {options.seed}", flush=True)
+    began = time.perf_counter()
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(options.workers, mp_context=context) as pool:
+        jobs = {
+            (task, name): pool.submit(climb, task, name, settings, lags, updates, options.seed)
+            for name, settings in chosen.items()
+            for task in tasks
+        }
+        results = {key: job.result() for key, job in jobs.items()}
+    print(f"\n{(time.perf_counter() - began) / 60:.1f} minutes\n")
+    print("| | " + " | ".join(f"{task}: largest lag (updates)" for task in tasks) + " |")
+    print("|---|" + "---|" * len(tasks))
+    for name in chosen:
+        cells = [best(results[task, name], lags) for task in tasks]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def best(attempts: list[Attempt], lags: list[int]) -> str:
+    """The largest lag that was learned: ``"100 (1,200)"``, ``">= 200 (900)"``, ``"< 10"``."""
+    learned = [a for a in attempts if a.solved_step is not None]
+    if not learned:
+        return f"< {lags[0]}"
+    last = learned[-1]
+    more = ">= " if last.lag == lags[-1] else ""
+    return f"{more}{last.lag} ({last.solved_step:,})"
+
+
+if __name__ == "__main__":
+    main()
