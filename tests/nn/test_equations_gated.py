@@ -111,7 +111,7 @@ def test_layer_normalised_lstm() -> None:
 
 @pytest.mark.parametrize("kind", ["gru-layer-norm", "gru-cho2014-layer-norm"])
 def test_layer_normalised_gru(kind: str) -> None:
-    """Ba et al. 2016, eqs. 23 to 25; here z is the share that h(t-1) keeps."""
+    """Ba et al. 2016, supplementary material; here z is the share that h(t-1) keeps."""
     p, xs, (h,), found = given(kind)
     g_x, g_h, a = p["norms.W_xh.g"], p["norms.W_hh.g"], p["a"]
     W, W_n = p["W_xh"].split((2 * H, H))
@@ -194,7 +194,7 @@ def test_mogrifier_is_that_of_melis(kind: str) -> None:
 
 @pytest.mark.parametrize("nonlinearity", ["relu", "tanh"])
 def test_indrnn_is_that_of_li_unit_by_unit(nonlinearity: str) -> None:
-    """Li et al. 2018, eq. 2; |u| beyond 1 counts as 1."""
+    """Li et al. 2018; |u| beyond 1 counts as 1."""
     cell = make_cell(ModelConfig(cell="indrnn", nonlinearity=nonlinearity), I, H).double()
     randomize(cell)
     with torch.no_grad():

@@ -28,7 +28,7 @@ def echo_state(
 
 class LeakyElman(Elman):
     """Leaky integrator units, h(t) = (1 - leak) h(t-1) + leak f(W_xh x(t) + W_hh h(t-1) + a)
-    (Jaeger et al. 2007, eq. 1, with their step size in the leak)."""
+    (Jaeger et al. 2007, with their step size in the leak)."""
 
     def __init__(
         self, config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int

@@ -44,7 +44,6 @@ class NormalizedElman(Elman):
     """h(t) = f(g * LN(W_xh x(t) + W_hh h(t-1)) + a) (Ba et al. 2016, eq. 4): the whole sum is
     normalised, and ``a`` is what the paper calls b."""
 
-
     def __init__(
         self, config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
     ) -> None:

@@ -1,6 +1,6 @@
 """Deep transitions of gated cells: more of them from one state to the next.
 
-Miceli Barone et al. 2017, sec. 2.2 (transition architectures), as Nematus has them (Sennrich et al.
+Miceli Barone et al. 2017, deep transition architecture, as Nematus has them (Sennrich et al.
 2017): the first cell of a time step reads the input and the state, each further one only the state
 that the one before has left, with weights of its own.
 """

@@ -87,8 +87,8 @@ class GRUCho2014(Cell):
 
 
 class NormalizedGRU(LayerNormalized, GRU):
-    """Ba et al. 2016, eqs. 23 to 25: the gates' sums are normalised together, the candidate's by
-    itself, n = tanh(LN(W x) + a + r * (LN(U h) + a_n))."""
+    """Ba et al. 2016, supplementary material: the gates' sums are normalised together, the
+    candidate's by itself, n = tanh(LN(W x) + a + r * (LN(U h) + a_n))."""
 
     groups = MappingProxyType({"W_xh": (2, 1), "W_hh": (2, 1)})
 

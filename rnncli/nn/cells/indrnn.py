@@ -16,10 +16,10 @@ BOUND = 1.0
 
 
 class IndRNN(Cell):
-    """h(t) = f(W_xh x(t) + u * h(t-1) + a) (eq. 2), f relu unless ``nonlinearity`` says otherwise.
+    """h(t) = f(W_xh x(t) + u * h(t-1) + a), f relu unless ``nonlinearity`` says otherwise.
 
     Each unit sees of the state only itself; layers on top of each other mix them. The paper holds
-    |u| below gamma^(1/T) for sequences of T steps (sec. 4.1) by cutting u after every update. Here
+    |u| below gamma^(1/T) for sequences of T steps by cutting u after every update. Here
     the state may be carried without end, where that bound is 1; a larger |u| counts as 1 and gets
     no gradient. u starts between 0 and 1, evenly.
     """

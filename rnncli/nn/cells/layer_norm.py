@@ -42,8 +42,8 @@ class Norm(nn.Module):
 class LayerNormalized(Cell):
     """To be placed before a cell's class: whatever its matrices give is normalised first.
 
-    The input's product and the state's are normalised each by itself (supplementary material, eqs.
-    20 to 25), so that neither the size of a matrix nor that of what it multiplies changes a gate.
+    The input's product and the state's are normalised each by itself (supplementary
+    material), so that neither the size of a matrix nor that of what it multiplies changes a gate.
     """
 
     groups: Mapping[str, tuple[int, ...]]

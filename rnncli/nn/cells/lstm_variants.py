@@ -32,9 +32,9 @@ class VariantLSTM(Cell):
 
     c(t) = f * c(t-1) + i * g;  m(t) = o * tanh(c(t));  h(t) = m(t), or W_rm m(t).
 
-    ``coupled_gates``: i = 1 - f (Greff et al. 2017, sec. 3, CIFG), with no weights for i.
-    ``projection_size`` P: h is the recurrent projection layer r of Sak et al. 2014, eqs. 7 to 9, of
-    P units, and ``hidden_size`` H the number of cells; W_hh is (G, P), W_rm (P, H).
+    ``coupled_gates``: i = 1 - f (CIFG, Greff et al. 2017), with no weights for i.
+    ``projection_size`` P: h is the recurrent projection layer r of Sak et al. 2014 (LSTMP), of P
+    units, and ``hidden_size`` H the number of cells; W_hh is (G, P), W_rm (P, H).
     ``layer_norm``: Ba et al. 2016, eqs. 20 to 22; the gates are LN(W_hh h) + LN(W_xh x) + a, all of
     them normalised together, and m = o * tanh(LN(c) + b_c).
     """
