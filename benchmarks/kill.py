@@ -3,7 +3,8 @@
     python benchmarks/kill.py [--kills 1000] [--seed 1] [--folder DIR]
 
 Each run is a process of its own, forked from one that has torch loaded and never computes; it saves
-after every step, so that kills fall into all kinds of writes. After each kill the folder must load
+after every step, so that kills fall into all kinds of writes, and lives for at most half of what a
+whole run takes. After each kill the folder must load
 as a model and be able to go on; at the end of each run its weights, and its whole state, must be
 those of a run that was never killed. Exit code 1 and the folder's name when one is not.
 """
@@ -31,7 +32,6 @@ from rnncli.loading import load_language_model
 from rnncli.training.loop import train
 from rnncli.training.run_folder import METRICS_FILE
 
-LONGEST_LIFE_SECONDS = 0.5
 STEPS = 60
 WORDS = ("the", "a", "river", "boat", "night", "went", "came", "slowly", "home", "and", "under")
 SETTINGS: tuple[dict[str, object], ...] = (
@@ -149,12 +149,14 @@ def main() -> None:
             runs += 1
             config = configure(text, runs)
             folder, whole = root / f"{runs}", root / f"{runs}-whole"
+            started = time.monotonic()
             if wait(in_child(lambda c=config, f=whole: whole_run(c, f, resume=False))):
                 raise SystemExit(f"{whole}: failed")
+            longest_life = (time.monotonic() - started) / 2
             while kill_once(
                 config,
                 folder,
-                rng.uniform(0, LONGEST_LIFE_SECONDS) if kills < options.kills else math.inf,
+                rng.uniform(0, longest_life) if kills < options.kills else math.inf,
             ):
                 kills += 1
                 where = check_after_kill(folder)

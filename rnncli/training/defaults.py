@@ -207,7 +207,7 @@ def _measure_speed() -> float:
 
     runtime = prepare()
     share = 0.65 if runtime.dtype == torch.float32 else 0.45  # of a product's, in whole steps
-    hoped = share * product_speed(runtime.dtype, runtime.device)
+    hoped = share * product_speed(runtime.dtype, runtime.device.type)
     return float(2 ** (round(2 * math.log2(hoped)) / 2))
 
 

@@ -61,7 +61,7 @@ def _onednn_is_there() -> bool:
 @cache
 def _mkl_is_faster() -> bool:
     """By the processor's name alone, so that a run repeats itself."""
-    if not (torch.backends.mkl.is_available() and hasattr(torch.ops.mkl, "_mkl_linear")):
+    if not (torch._C.has_mkl and hasattr(torch.ops.mkl, "_mkl_linear")):
         return False
     try:
         return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
