@@ -37,10 +37,12 @@ class Segment:
 @dataclass(frozen=True)
 class Scale:
     """What the colours say. ``subject`` in words; ``full``: the value of the deepest shade;
-    ``additive``: a character's value is the sum of its tokens', else the last one's."""
+    ``signed``: whether values may be below 0; ``additive``: a character's value is the sum of its
+    tokens', else the last one's."""
 
     subject: str
     full: float
+    signed: bool = True
     additive: bool = False
 
     def level(self, value: float) -> int:
@@ -51,7 +53,8 @@ class Scale:
 
     @property
     def legend(self) -> str:
-        return f"{self.subject}; the deepest red is {self.full:g}, the deepest blue {-self.full:g}"
+        below = f", the deepest blue {-self.full:g}" if self.signed else ""
+        return f"{self.subject}; the deepest red is {self.full:g}{below}"
 
 
 def shade(level: int) -> Colour:
@@ -114,7 +117,7 @@ def _style() -> str:
 
 def _key(scale: Scale) -> str:
     """The shades in order, each with the value it stands for."""
-    levels = range(-LEVELS, LEVELS + 1)
+    levels = range(-LEVELS if scale.signed else 0, LEVELS + 1)
     marks = (Segment(" ", scale.full * level / LEVELS) for level in levels)
     return "".join(_span(mark, scale) for mark in marks)
 

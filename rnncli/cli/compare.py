@@ -193,9 +193,7 @@ def _columns(rows: list[Row]) -> tuple[str, ...]:
 def _cells_of(row: Row) -> tuple[str, ...]:
     """A row as text; what was not measured is a dash."""
     model = row.candidate.config.model
-    score = _number(row.mean("score"), ".4f" if row.mean("score") < 100 else ".2f")
-    if not math.isnan(row.spread):
-        score += f" ± {row.spread:.2g}"
+    score = _measured(row.mean("score"), row.spread)
     if row.failures:
         what = "diverged" if row.failures[0].diverged else "failed"
         count = f"{len(row.failures)} of {len(row.outcomes)} {what}"
@@ -210,6 +208,14 @@ def _cells_of(row: Row) -> tuple[str, ...]:
         _number(row.mean("steps"), ",.0f"),
         _number(row.mean("seconds"), ",.1f"),
     )
+
+
+def _measured(mean: float, spread: float) -> str:
+    """ "5.69 ± 0.80": as many decimals as the spread has two figures; four without one."""
+    if not spread > 0:  # nan, too
+        return _number(mean, ".4f")
+    decimals = min(6, max(0, 1 - math.floor(math.log10(spread))))
+    return f"{mean:.{decimals}f} ± {spread:.{decimals}f}"
 
 
 def _number(value: float, form: str) -> str:

@@ -118,10 +118,11 @@ def _scale(unit: Unit | None, full: float | None) -> Scale:
     from rnncli.cli.colouring import Scale
 
     if unit is None:
-        return Scale("surprisal in bits", full or _FULL_BITS, additive=True)
+        return Scale("surprisal in bits", full or _FULL_BITS, signed=False, additive=True)
     what = f"{unit.gate} gate" if unit.gate and unit.gate != "cell" else unit.gate or "output"
     subject = f"{what} of unit {unit.number + 1} in layer {unit.layer + 1}"
-    return Scale(subject, full or _FULL_ACTIVATION)
+    signed = unit.gate in ("", "candidate", "cell")
+    return Scale(subject, full or _FULL_ACTIVATION, signed=signed)
 
 
 def _pieces(loaded: Loaded, one: Explained) -> list[str]:

@@ -106,4 +106,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Not the main() above: what is pickled must be of this module, not of __main__.
+    from rnncli.training import worker
+
+    worker.main()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from rnncli.cli.compare import _measured
 from rnncli.errors import RnncliError, UsageError
 from rnncli.training.run_folder import read_run_config
 from rnncli.training.worker import run_here
@@ -43,7 +45,7 @@ def test_a_table_and_what_is_done_is_not_done_again(compare: Run, tmp_path: Path
     assert elman[0] == "elman nonlinearity=relu"
     sizes = [int(row[2].replace(",", "")) for row in (lstm, elman)]
     assert sizes[1] == pytest.approx(sizes[0], rel=0.02)
-    assert all(re.fullmatch(r"\d+\.\d{4} ± [\d.e-]+", row[3]) for row in (lstm, elman))
+    assert all(re.fullmatch(r"\d+\.\d+ ± 0\.\d+", row[3]) for row in (lstm, elman))
     names = [f"{name}-{seed}" for seed in (1, 2) for name in ("lstm", "elman-nonlinearity=relu")]
     for number, name in enumerate(names, 1):
         assert f"rnncli: {name} ({number} of 4): done after 6 steps" in err
@@ -57,6 +59,22 @@ def test_a_table_and_what_is_done_is_not_done_again(compare: Run, tmp_path: Path
     assert rows[0]["spread"] is None
     assert rows[0]["valid_perplexity"] == rows[0]["scores"][0]
     assert [row["parameters"] for row in rows] == sizes
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "text"),
+    [
+        (5.6863, 0.8, "5.69 ± 0.80"),
+        (5.6863, 0.0123, "5.686 ± 0.012"),
+        (5.6863, 3.21, "5.7 ± 3.2"),
+        (568.63, 32.1, "569 ± 32"),
+        (5.6863, math.nan, "5.6863"),
+        (5.6863, 0.0, "5.6863"),
+        (math.nan, math.nan, "-"),
+    ],
+)
+def test_a_spread_has_two_figures(mean: float, spread: float, text: str) -> None:
+    assert _measured(mean, spread) == text
 
 
 def test_a_run_that_fails_is_a_row(compare: Run, tmp_path: Path) -> None:

@@ -192,6 +192,16 @@ def test_a_process_of_its_own(text: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_process_says_what_went_wrong(text: Path, tmp_path: Path) -> None:
+    config = tiny(text, model__cell="gru", training__engine="closed")
+    assert list(run_apart(config, tmp_path)) == list(run_here(config, tmp_path))
+    wild = tiny(text, optimizer__name="sgd", optimizer__lr=1e38, optimizer__clip_norm=0.0)
+    *_, last = run_apart(wild, tmp_path)
+    assert isinstance(last, Failed)
+    assert last.diverged
+
+
+@pytest.mark.slow
 def test_a_process_that_is_ended(text: Path, tmp_path: Path) -> None:
     config = tiny(text).with_values({"training.epochs": 100_000})
     events = run_apart(config, tmp_path / "closed")
