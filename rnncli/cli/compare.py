@@ -187,6 +187,7 @@ def _run_all(runs: list[Run]) -> Iterator[tuple[Run, Outcome]]:
 
 def _columns(rows: list[Row]) -> tuple[str, ...]:
     score = next((row.score_name for row in rows if row.finished), "perplexity")
+    score = score.replace("_", " ")
     return ("cell", "hidden", "parameters", f"valid {score}", "tokens/s", "peak MB", "steps", "s")
 
 

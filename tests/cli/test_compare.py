@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import math
 import re
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from rnncli.checkpoint import read_training_state
 from rnncli.cli.compare import _measured
 from rnncli.errors import RnncliError, UsageError
+from rnncli.files import lock_run
 from rnncli.training.run_folder import read_run_config
 from rnncli.training.worker import run_here
 from tests.cli.in_process import Run, in_process
+from tests.helpers import RNNCLI, cli_env
 from tests.training.runs import write_text
 
 SMALL = [
@@ -120,3 +125,29 @@ def test_usage(compare: Run) -> None:
     ):
         with pytest.raises(UsageError, match=re.escape(message)):
             compare(*arguments, "--max-steps", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_run_that_it_stops(
+    number: int, code: int, compare: Run, tmp_path: Path
+) -> None:
+    call = ["compare", "text.txt", "--cells", "lstm,gru", "--out", "all", *SMALL]
+    with subprocess.Popen(
+        [*RNNCLI, *call, "--max-steps", "1000000", "--threads", "1"],
+        stderr=subprocess.PIPE,
+        env=cli_env(),
+        cwd=tmp_path,
+    ) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if b"valid" in line and b"step" in line:
+                break
+        process.send_signal(number)
+        rest = process.stderr.read()
+        assert process.wait(60) == code, rest
+    if number == signal.SIGINT:
+        assert rest.endswith(b"stopped during lstm-1; the same command goes on from there\n")
+    _, values = read_training_state(tmp_path / "all" / "lstm-1" / "training.safetensors")
+    with lock_run(tmp_path / "all" / "lstm-1"):  # nobody trains in it any more
+        assert values["step"] > 0
