@@ -26,7 +26,7 @@ COMMON: dict[str, Any] = {
     "model.layers": 1,
     "model.hidden_size": 64,
     "optimizer.name": "adam",
-    "optimizer.lr": 2e-3,
+    "optimizer.lr": 1e-3,
     "optimizer.beta2": 0.999,
     "optimizer.clip_norm": 1.0,
     "schedule.name": "constant",
@@ -41,11 +41,15 @@ COMMON: dict[str, Any] = {
 
 PLAIN: dict[str, Any] = {
     "model.cell": "elman",
+    "model.init": "normal",
+    "model.init_scale": 0.1,
     "model.recurrent_init": "normal",
     "model.recurrent_scale": 0.1,
 }
-"""tanh units whose recurrent weights start from N(0, 0.1^2): the simple network of Pascanu et al.
-2013, sec. 4.1 ("basic tanh"). Ours starts orthogonal unless told otherwise, which is a remedy."""
+"""tanh units whose weights start from N(0, 0.1^2): the simple network of Pascanu et al. 2013,
+sec. 4.1 ("basic tanh"). Ours starts orthogonal unless told otherwise, which is a remedy."""
+
+ORTHOGONAL = {**PLAIN, "model.recurrent_init": "orthogonal", "model.recurrent_scale": 1.0}
 
 CELLS: dict[str, dict[str, Any]] = {
     "Elman": {**PLAIN, "optimizer.clip_norm": 0.0},
@@ -64,19 +68,20 @@ REMEDIES: dict[str, dict[str, Any]] = {
     "components clipped at 0.01": {
         **PLAIN, "optimizer.clip_norm": 0.0, "optimizer.clip_value": 0.01,
     },
-    "orthogonal start": {"model.cell": "elman"},
+    "orthogonal start": ORTHOGONAL,
     "identity start": {**PLAIN, "model.recurrent_init": "identity", "model.recurrent_scale": 1.0},
-    "spectral radius 0.95, sparse": {
+    "sparse start, radius 0.95": {
         **PLAIN, "model.recurrent_init": "sparse", "model.recurrent_connections": 15,
-        "model.spectral_radius": 0.95,
+        "model.recurrent_scale": 1.0, "model.spectral_radius": 0.95,
     },
     "small start": {**PLAIN, "model.recurrent_scale": 0.01},
     "L1 1e-4 on W_hh": {**PLAIN, "regularization.recurrent_l1": 1e-4},
     "L2 1e-3 on W_hh": {**PLAIN, "regularization.recurrent_l2": 1e-3},
-    "W_hh fixed, orthogonal": {"model.cell": "elman", "model.frozen": ["W_hh"]},
+    "W_hh fixed, orthogonal": {**ORTHOGONAL, "model.frozen": ["W_hh"]},
     "Omega 1": {**PLAIN, "regularization.omega": 1.0},
-    "Omega 1, orthogonal": {"model.cell": "elman", "regularization.omega": 1.0},
+    "Omega 1, orthogonal start": {**ORTHOGONAL, "regularization.omega": 1.0},
 }  # fmt: skip
+"""All but the first and the third with the norm clipped at 1, as ``COMMON`` says."""
 
 
 @dataclass(frozen=True)

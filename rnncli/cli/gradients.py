@@ -43,7 +43,7 @@ def gradients(
         str | None,
         Argument(
             metavar="[TEXT]",
-            help="What a language model reads; without it, tokens drawn at random.",
+            help="Text or music for the model to read; without it, what it reads is drawn.",
             show_default=False,
         ),
     ] = None,
@@ -68,12 +68,12 @@ def gradients(
     also the gradient's norm during training. docs/gradients.md says how to read it.
     """
     from rnncli.evaluation.gradients import look_into
-    from rnncli.evaluation.subjects import Reading, open_subject
+    from rnncli.evaluation.subjects import DRAWN, Reading, open_subject
     from rnncli.runtime import prepare
 
     prepare("cpu", "float32", threads)
     subject = open_subject(model, text, Reading(steps, windows, seed))
-    if subject.source.endswith("drawn evenly"):
+    if subject.source.endswith(DRAWN):
         note(f"{model} reads {subject.source}; give a text to see it at work")
     report = look_into(subject, _training(subject))
     if svg is not None:

@@ -76,11 +76,12 @@ def _panel(panel: Panel) -> Iterator[str]:
         points = " ".join(axes.place(x, y) for x, y in line.points if axes.shows(y))
         dash = ' stroke-dasharray="5 4"' if line.dashed else ""
         yield f'<polyline points="{points}" fill="none" stroke="{colour}"{dash}/>'
+    apart = min(15.0, (bottom - TOP) / max(1, len(panel.lines)))
     for number, line in enumerate(panel.lines):
         colour = COLOURS[line.colour % len(COLOURS)]
         dash = ' stroke-dasharray="5 4"' if line.dashed else ""
-        y = TOP + 8 + 15 * number
-        yield f'<path d="M{right + 10} {y}h18" stroke="{colour}"{dash}/>'
+        y = TOP + 8 + apart * number
+        yield f'<path d="M{right + 10} {y:.1f}h18" stroke="{colour}"{dash}/>'
         yield _text(right + 32, y + 4, line.label)
 
 

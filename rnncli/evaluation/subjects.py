@@ -15,12 +15,15 @@ from rnncli.checkpoint import read_header
 from rnncli.config import Config, load_toml
 from rnncli.errors import DataError, FileError, UsageError, choices_hint
 from rnncli.evaluation.synthetic import PREFIX, open_problem
-from rnncli.loading import load_language_model, load_sequence_reader
+from rnncli.loading import load_language_model, load_music_model, load_sequence_reader
 from rnncli.models.language_model import LanguageModel
+from rnncli.models.music import MusicModel
 from rnncli.models.sequence_reader import SequenceReader
+from rnncli.nn.keys import frame_nats
 from rnncli.nn.stack import Run, Stack
 from rnncli.sections import DataConfig
 from rnncli.text.corpus import encode_file, load_corpus
+from rnncli.text.music import KEYS, read_music, side_by_side
 from rnncli.text.protocol import Ids
 
 DTYPE = torch.float64
@@ -28,6 +31,12 @@ DTYPE = torch.float64
 
 VOCABULARIES = {"byte": 256, "char": 100, "word": 10_000, "bpe": 8_000, "unigram": 8_000}
 """How many tokens a fresh model without a text is taken to have."""
+
+
+CHORD = 4
+"""How many keys of a frame sound, on average, where frames are drawn."""
+
+DRAWN = "drawn at random"
 
 
 @dataclass(frozen=True)
@@ -58,9 +67,9 @@ def open_subject(name: str, text: str | None, reading: Reading) -> Subject:
     """What ``name`` means: a model's file, a run's folder, a TOML configuration or a zoo entry; the
     last two give a fresh model.
 
-    ``text`` is a file for a language model; without it tokens are drawn. A synthetic task reads its
-    own sequences. Raises FileError and DataError for what cannot be read, UsageError for a task
-    without a text or sequences of its own here.
+    ``text`` is a file for a language model, or of music; without it tokens or frames are drawn. A
+    synthetic task reads its own sequences. Raises FileError and DataError for what cannot be read,
+    UsageError for a name that means nothing, and for a text that would not be read.
     """
     path = Path(name)
     if path.is_dir() or path.suffix == ".safetensors":
@@ -85,12 +94,8 @@ def _open(
                 f"{name} is for --task {config.task}, which reads no text; leave it out"
             )
         return _synthetic(name, config, path, reading)
-    if config.task == "lm":
-        return _language(name, config, path, text, reading)
-    raise UsageError(
-        f"{name} is for --task {config.task}; gradients are shown of language models (lm) and of "
-        "the synthetic tasks"
-    )
+    read = _music if config.task == "music" else _language
+    return read(name, config, path, text, reading)
 
 
 def _synthetic(name: str, config: Config, path: Path | None, reading: Reading) -> Subject:
@@ -138,7 +143,7 @@ def _language(
     else:
         rng = np.random.default_rng(reading.seed)
         windows = rng.integers(0, size, (reading.steps + 1, reading.windows))
-        what = "tokens drawn evenly"
+        what = f"tokens {DRAWN}"
     tokens = torch.from_numpy(windows)
 
     def losses(run: Run) -> Tensor:
@@ -147,6 +152,37 @@ def _language(
         return model.output.nats(h[-1], tokens[-1], model.tied_weight)
 
     source = f"{tokens.shape[1]} windows of {len(tokens) - 1} {what}"
+    return Subject(name, config, path is not None, model, model.stack, source, losses)
+
+
+def _music(
+    name: str, config: Config, path: Path | None, text: str | None, reading: Reading
+) -> Subject:
+    """Each window is the beginning of a piece, after a frame of silence."""
+    if path is not None:
+        model = load_music_model(path).model
+    else:
+        torch.manual_seed(config.seed)
+        model = MusicModel(config.model, KEYS)
+    model = model.to(DTYPE).eval().requires_grad_(True)
+    if text is None:
+        rng = np.random.default_rng(reading.seed)
+        drawn = rng.random((reading.windows, reading.steps, KEYS)) < CHORD / KEYS
+        pieces, what = list(drawn), f"frames {DRAWN}"
+    else:
+        music = read_music(text)
+        longest = sorted(music.pieces, key=len, reverse=True)[: reading.windows]
+        steps = min(reading.steps, len(longest[-1]))
+        if steps < 2:
+            raise DataError(f"{text}: {len(longest)} pieces of two frames at least are wanted")
+        pieces, what = [piece[:steps] for piece in longest], f"frames of {text}"
+    frames = torch.from_numpy(side_by_side(pieces)[0]).to(DTYPE)
+
+    def losses(run: Run) -> Tensor:
+        logits, _ = model.logits(frames[:-1], model.start(None, frames.shape[1]), run)
+        return frame_nats(logits[-1], frames[-1])
+
+    source = f"{frames.shape[1]} windows of {len(frames) - 1} {what}"
     return Subject(name, config, path is not None, model, model.stack, source, losses)
 
 

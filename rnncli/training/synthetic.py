@@ -39,7 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "model.layers": 1,
     "model.hidden_size": 64,
     "optimizer.name": "adam",
-    "optimizer.lr": 2e-3,
+    "optimizer.lr": 1e-3,
     "optimizer.beta2": 0.999,
     "schedule.name": "constant",
     "training.epochs": 0,

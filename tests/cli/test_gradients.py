@@ -90,7 +90,7 @@ def test_a_model_of_gates_without_a_text(tmp_path, rnncli):
     assert re.search(r"^forget +[\d.]+ % +[\d.]+ %$", out, re.M)
     assert "by W_hh" not in out
     assert "in training" not in out
-    assert f"{path} reads 16 windows of 5 tokens drawn evenly" in rnncli.err
+    assert f"{path} reads 16 windows of 5 tokens drawn at random" in rnncli.err
 
 
 def test_svg(folder, rnncli, tmp_path):

@@ -214,9 +214,26 @@ def test_fresh_models_of_a_file_and_of_the_zoo(tmp_path: Path) -> None:
     assert not subject.trained
     assert subject.model.vocab_size < 25
     drawn, again = (look_into(open_subject(str(path), None, READING)) for _ in range(2))
-    assert drawn.source == "5 windows of 12 tokens drawn evenly"
+    assert drawn.source == "5 windows of 12 tokens drawn at random"
     assert drawn == again
     assert open_subject("pascanu2013-rnn", None, READING).config.model.cell == "elman"
+
+
+def test_music(tmp_path: Path) -> None:
+    config = tmp_path / "music.toml"
+    config.write_text(
+        'task = "music"\n[training]\nstate = "reset"\n'
+        '[model]\ncell = "elman"\nhidden_size = 6\nembedding_size = 5\nlayers = 1\n'
+    )
+    drawn = look_into(open_subject(str(config), None, READING))
+    assert (drawn.steps, drawn.source) == (12, "5 windows of 12 frames drawn at random")
+    assert drawn.layers[0].gradient.median[11] > 0
+    text = tmp_path / "music.txt"
+    text.write_text("60,64 - 62\n60 60 62 64 65\n60\n72,76 72 71 70\n")
+    found = look_into(open_subject(str(config), str(text), Reading(9, 3, 1)))
+    assert (found.steps, found.source) == (3, f"3 windows of 3 frames of {text}")
+    with pytest.raises(DataError, match="pieces of two frames at least"):
+        open_subject(str(config), str(text), READING)
 
 
 def test_a_state_too_large_for_whole_jacobians(tmp_path: Path, monkeypatch) -> None:
@@ -236,13 +253,10 @@ def test_what_is_no_subject(tmp_path: Path) -> None:
     other.write_text("some text\n")
     config = tmp_path / "order.toml"
     config.write_text('task = "synthetic:order"\n')
-    music = tmp_path / "music.toml"
-    music.write_text('task = "music"\n[training]\nstate = "reset"\n')
     for name, text, error, message in (
         ("char-rn", None, FileError, "did you mean 'char-rnn'"),
         (other, None, UsageError, r"expected a .safetensors model, a run's folder or a .toml"),
         (config, other, UsageError, "reads no text; leave it out"),
-        (music, None, UsageError, "gradients are shown of language models"),
         (tmp_path, None, FileError, "holds no model"),
     ):
         with pytest.raises(error, match=message):
