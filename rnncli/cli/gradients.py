@@ -28,6 +28,8 @@ BAR_RANGE = 8.0
 """Powers of ten that a whole bar spans."""
 
 EIGHTHS = " ▏▎▍▌▋▊▉█"
+REST = "·"
+"""What a bar leaves; blanks at its end would be lost in a table."""
 
 
 def gradients(
@@ -35,7 +37,7 @@ def gradients(
         str,
         Argument(
             metavar="MODEL_OR_CONFIG",
-            help="A model's file or a run's folder; or a fresh model of a TOML file or zoo entry.",
+            help="A model's file or a run's folder; or a TOML file or zoo entry: a fresh model.",
             show_default=False,
         ),
     ],
@@ -150,11 +152,11 @@ def _print_norms(layer: Layer) -> None:
 def bar(value: float, largest: float) -> str:
     """A bar of ``BAR_WIDTH`` characters, full for ``largest``, empty from 10^-BAR_RANGE of it."""
     if not (value > 0 and largest > 0 and math.isfinite(value / largest)):
-        return " " * BAR_WIDTH
+        return REST * BAR_WIDTH
     share = 1 + math.log10(value / largest) / BAR_RANGE
     eighths = round(8 * BAR_WIDTH * min(1.0, max(0.0, share)))
     full, part = divmod(eighths, 8)
-    return (EIGHTHS[8] * full + (EIGHTHS[part] if part else "")).ljust(BAR_WIDTH)
+    return (EIGHTHS[8] * full + (EIGHTHS[part] if part else "")).ljust(BAR_WIDTH, REST)
 
 
 def _verdict(layer: Layer) -> str:
@@ -178,7 +180,7 @@ def _print_matrices(layer: Layer) -> None:
             [matrix.name, f"{matrix.rows} x {matrix.columns}", radius]
             + [f"{value:.3f}" for value in (values[0], middle, values[-1])]
         )
-    names = ["matrix", "size", "spectral radius", "singular values: largest", "median", "smallest"]
+    names = ["matrix", "size", "spectral radius", "largest σ", "median σ", "smallest σ"]
     print_columns(names, rows)
 
 

@@ -130,9 +130,9 @@ def test_pictures_of_odd_numbers():
 
 def test_bars():
     assert bar(1.0, 1.0) == "█" * BAR_WIDTH
-    assert bar(1e-4, 1.0) == "█" * (BAR_WIDTH // 2) + " " * (BAR_WIDTH // 2)
-    assert bar(1e-9, 1.0) == bar(0.0, 1.0) == bar(float("nan"), 1.0) == " " * BAR_WIDTH
-    lengths = [len(bar(10.0**-k, 1.0).rstrip()) for k in range(9)]
+    assert bar(1e-4, 1.0) == "█" * (BAR_WIDTH // 2) + "·" * (BAR_WIDTH // 2)
+    assert bar(1e-9, 1.0) == bar(0.0, 1.0) == bar(float("nan"), 1.0) == "·" * BAR_WIDTH
+    lengths = [len(bar(10.0**-k, 1.0).rstrip("·")) for k in range(9)]
     assert lengths == sorted(lengths, reverse=True)
 
 
