@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 echo "The night was clear." | rnncli explain run
 rnncli explain run test.txt --top-units 5
-rnncli explain run test.txt --unit 1:16 --state carried --html unit.html
-rnncli explain run test.txt --unit 1:7 --gate forget --json
+rnncli explain run test.txt --unit 1:7 --gate forget --state carried --html unit.html
 """
 
 _LINES_READ = 256
