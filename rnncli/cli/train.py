@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from rnncli.cell_table import CELLS
 from rnncli.cli.console import note
 from rnncli.config import Config, parse_assignment
 from rnncli.errors import UsageError
@@ -54,8 +55,13 @@ def train(
     strip_lines: Annotated[
         bool | None, _option("Drop white space around lines.", "--strip-lines/--no-strip-lines")
     ] = None,
-    cell: Annotated[str | None, _option("elman, lstm, gru or gru-cho2014.")] = None,
+    cell: Annotated[
+        str | None, _option(f"{', '.join(CELLS)}; or one for each layer, with commas.")
+    ] = None,
     layers: Annotated[int | None, _option("Recurrent layers.")] = None,
+    bidirectional: Annotated[
+        bool, _option("Layers that read both ways, where the task allows it.", "--bidirectional")
+    ] = False,
     hidden_size: Annotated[int | None, _option("Units a layer.")] = None,
     embedding_size: Annotated[int | None, _option("Size of the input vectors.")] = None,
     dropout: Annotated[float | None, _option("Rate between layers, of input and output.")] = None,
@@ -112,6 +118,7 @@ def train(
         "tokenizer.model": None if tokenizer_model is None else _absolute(tokenizer_model),
         "model.cell": cell,
         "model.layers": layers,
+        "model.direction": "bidirectional" if bidirectional else None,
         "model.hidden_size": hidden_size,
         "model.embedding_size": embedding_size,
         "model.tied": tied,
