@@ -141,9 +141,14 @@ def read_model(path: Path) -> SavedModel:
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a model, of a run's folder or of write_tokenizer's file, without torch."""
+    """The tokenizer of a model, of a run's folder or of write_tokenizer's file, without torch.
+
+    Raises FileError and ModelError as read_model does, UsageError for a model that has none.
+    """
     with Container.open(resolve_model(path)) as container:
         _expect(container, "model", "tokenizer")
+        if container.field("tokenizer_kind", str) == NO_TOKENIZER:
+            raise UsageError(f"{path} holds a model without a tokenizer: its task reads no text")
         return _read_tokenizer(container)
 
 

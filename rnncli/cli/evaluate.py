@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Option
+from typer import Context, Option
 
 from rnncli.cli.console import is_terminal, note, print_json, print_table
 from rnncli.cli.models import (
@@ -20,7 +20,10 @@ from rnncli.cli.models import (
     StripLines,
     Threads,
     models_and_file,
+    refuse_options,
+    task_of,
 )
+from rnncli.cli.music import EVALUATE_OPTIONS, evaluate_music
 from rnncli.cli.streams import OnBadInput
 from rnncli.errors import UsageError
 from rnncli.sections import STATES
@@ -46,6 +49,7 @@ class Precision(StrEnum):
 
 
 def evaluate(
+    context: Context,
     model: Model = None,
     file: InputFile = None,
     more: MoreModels = None,
@@ -111,6 +115,9 @@ def evaluate(
     Every token of the text is predicted once, line ends included. Figures of models that adapt to
     the text (cache, dynamic evaluation) or are averaged over dropout masks stand apart from the
     static ones. Several models are an ensemble: the mean of their probabilities.
+
+    A model of music is measured in nats a frame, on one piece a line; of the options it takes
+    --json, --precision, --device and --threads.
     """
     from rnncli.evaluation.ensemble import load_ensemble
     from rnncli.evaluation.text import Extras, evaluate_text
@@ -118,6 +125,13 @@ def evaluate(
     from rnncli.runtime import prepare
 
     paths, name = models_and_file(model, file, more)
+    if task_of(paths[0]) == "music":
+        refuse_options(context, EVALUATE_OPTIONS, "a model of music")
+        evaluate_music(
+            paths[0], name or "-", as_json=as_json, precision=precision, device=device,
+            threads=threads,
+        )  # fmt: skip
+        return
     cache = _cache(cache_window, cache_theta, cache_lambda)
     adaptation = _dynamic(dynamic, dynamic_lr, dynamic_decay, dynamic_segment, dynamic_train)
     runtime = prepare(device, precision, threads)
@@ -174,7 +188,13 @@ def _given(**values: Any) -> dict[str, Any]:
 def _read(model: Loaded, name: str, strip_lines: bool, on_bad_input: OnBadInput) -> TokenStream:
     """The text of a file as the model's tokens; bad lines are counted on stderr."""
     from rnncli.text.corpus import encode_file
+    from rnncli.text.music import begins_like_music
 
+    if begins_like_music(name):
+        note(
+            f"{name}: looks like music; {model.path} is a language model and reads it as text "
+            "(--task music trains a model of music)"
+        )
     text = encode_file(
         model.tokenizer, name, strip_lines=strip_lines, on_bad_input=str(on_bad_input)
     )

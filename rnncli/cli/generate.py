@@ -8,25 +8,30 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
 from rnncli.cli.console import is_terminal, note, print_json
+from rnncli.cli.models import refuse_options, task_of
+from rnncli.cli.music import FRAMES, GENERATE_OPTIONS, generate_music
 from rnncli.cli.streams import read_available
 from rnncli.errors import FileError, UsageError
 from rnncli.sections import DEVICES
 
 if TYPE_CHECKING:
     from rnncli.decoding.sampling import Piece, Sample
-    from rnncli.text.tokenizers import Tokenizer
 
 EXAMPLES = """
 rnncli generate run --prompt "The night " --temperature 0.8
 rnncli generate run --prompt "The night " --num-samples 5 --max-new-tokens 80 --json
 echo "The night" | rnncli generate run --prompt - --beam-size 5
+rnncli generate tunes --num-samples 3 --midi tunes.mid
 """
+
+TOKENS = 500
 
 
 def generate(
+    context: Context,
     model: Annotated[
         Path,
         Argument(metavar="MODEL", help="A model's file or a run's folder.", show_default=False),
@@ -44,8 +49,15 @@ def generate(
         str | None, Option("--prompt-file", metavar="FILE", help="Continue what FILE holds.")
     ] = None,
     max_new_tokens: Annotated[
-        int, Option("--max-new-tokens", metavar="N", min=0, help="End after so many tokens.")
-    ] = 500,
+        int | None,
+        Option(
+            "--max-new-tokens",
+            metavar="N",
+            min=0,
+            help=f"End after so many tokens, else {TOKENS}; of music, frames, else {FRAMES}.",
+            show_default=False,
+        ),
+    ] = None,
     min_new_tokens: Annotated[
         int, Option("--min-new-tokens", metavar="N", min=0, help="Do not stop before so many.")
     ] = 0,
@@ -89,6 +101,14 @@ def generate(
             "--weights", metavar="float32|float16|int8", help="Smaller ones are faster, less exact."
         ),
     ] = "float32",
+    midi: Annotated[
+        str | None,
+        Option("--midi", metavar="FILE", help="Music: also as a MIDI file; - is standard output."),
+    ] = None,
+    tempo: Annotated[
+        float | None,
+        Option("--tempo", metavar="X", help="Quarter notes a minute of --midi; else 120."),
+    ] = None,
     threads: Annotated[
         int, Option("--threads", metavar="N", min=0, help="Processor threads; 0: as is best.")
     ] = 0,
@@ -102,30 +122,48 @@ def generate(
     several, each is one line, with a newline inside it as \\n and a backslash as \\\\.
     --beam-size takes no samples but the most probable text up to the line's end, and --num-samples
     as many of the next best.
+
+    A model of music writes one piece a line, its frames after the opening ones that the prompt
+    gives (60,64,67 -), and with --midi also a file that holds the opening, too; of the options that
+    choose among tokens it takes --temperature and --greedy.
     """
     from rnncli import generation
     from rnncli.decoding.beam import BeamOptions
     from rnncli.decoding.filters import Filters
+    from rnncli.decoding.frames import FrameLimits
     from rnncli.decoding.sampling import Limits
     from rnncli.loading import load_language_model
 
+    draws = secrets.randbits(63) if seed is None else seed
     stops = tuple(stop or ())
-    limits = Limits(max_new_tokens, min_new_tokens, stops)
+    longest = TOKENS if max_new_tokens is None else max_new_tokens
+    limits = Limits(longest, min_new_tokens, stops)
     sampling = (temperature, top_k, top_p, min_p)
     Filters(*sampling)  # a value out of range is an error before a model is read
     if beam_size:
         _check_beam(beam_size, num_samples, greedy or bool(stops) or sampling != (1.0, 0, 1.0, 0.0))
+    if task_of(model) == "music":
+        refuse_options(context, GENERATE_OPTIONS, "a model of music")
+        frames = FRAMES if max_new_tokens is None else max_new_tokens
+        generate_music(
+            model, _read_prompt(prompt, prompt_file, any_bytes=False), rows=num_samples,
+            limits=FrameLimits(frames, temperature, greedy), seed=draws, as_json=as_json,
+            midi=midi, tempo=tempo, device=device, threads=threads,
+        )  # fmt: skip
+        return
+    if midi is not None or tempo is not None:
+        raise UsageError(f"--midi and --tempo: {model} is a language model and writes no music")
     where = generation.settle_machine(device, threads, max(num_samples, beam_size))
     models = [load_language_model(path, where) for path in (model, *(more or ()))]
     tokenizer = models[0].tokenizer
-    text = _read_prompt(prompt, prompt_file, tokenizer)
+    text = _read_prompt(prompt, prompt_file, any_bytes=tokenizer.kind == "byte")
     tokens = generation.encode_prompt(tokenizer, text)
     if unseen := generation.count_unseen(tokenizer, tokens):
         note(f"prompt: {unseen} of its {len(tokens) - 1} tokens never seen in training, now <unk>")
     never = (tokenizer.unk_id,) if no_unk and tokenizer.unk_id is not None else ()
     if beam_size:
         options = BeamOptions(
-            beam_size, max_new_tokens, min_new_tokens, tokenizer.boundary_id, forbidden=never
+            beam_size, longest, min_new_tokens, tokenizer.boundary_id, forbidden=never
         )
         events = generation.complete(
             models, tokens, rows=num_samples, options=options, precision=weights
@@ -133,7 +171,7 @@ def generate(
     else:
         events = generation.generate(
             models, tokens, rows=num_samples, limits=limits, filters=Filters(*sampling, never),
-            greedy=greedy, seed=secrets.randbits(63) if seed is None else seed, precision=weights,
+            greedy=greedy, seed=draws, precision=weights,
         )  # fmt: skip
     _write(events, text, num_samples, as_json)
 
@@ -175,10 +213,10 @@ def _pass_on(events: Iterable[Piece | Sample]) -> None:
             sys.stdout.flush()
 
 
-def _read_prompt(prompt: str | None, prompt_file: str | None, tokenizer: Tokenizer) -> str:
+def _read_prompt(prompt: str | None, prompt_file: str | None, *, any_bytes: bool) -> str:
     """The text to continue. One newline at the end of a file or of standard input is not part of
-    it: ``echo`` and ``printf`` give the same. Bytes that are not UTF-8 are U+FFFD, except for a
-    byte tokenizer, which takes any."""
+    it: ``echo`` and ``printf`` give the same. Bytes that are not UTF-8 are U+FFFD, except with
+    ``any_bytes``, for a byte tokenizer."""
     if prompt is not None and prompt_file is not None:
         raise UsageError("--prompt and --prompt-file: give one of them")
     if prompt is not None and prompt != "-":
@@ -186,7 +224,7 @@ def _read_prompt(prompt: str | None, prompt_file: str | None, tokenizer: Tokeniz
     if prompt is None and prompt_file is None:
         return ""
     data = _read_all(prompt_file or "-").removesuffix(b"\n")
-    text = data.decode("utf-8", "surrogateescape" if tokenizer.kind == "byte" else "replace")
+    text = data.decode("utf-8", "surrogateescape" if any_bytes else "replace")
     if text.encode("utf-8", "surrogateescape") != data:
         note(f"{prompt_file or 'standard input'}: bytes that are not UTF-8 became U+FFFD")
     return text

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from rnncli.checkpoint import NO_TOKENIZER
 from rnncli.cli.console import print_json, print_table
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ EXAMPLES = """
 rnncli info run
 rnncli info run/model.safetensors --json
 """
+
+OF_WORDS = ("output", "adaptive cutoffs")
+"""Settings of a model that mean nothing where there is no vocabulary."""
 
 
 def info(
@@ -57,10 +61,14 @@ def _values(header: Header) -> dict[str, Any]:
 
 def _rows(header: Header) -> Iterator[tuple[str, str]]:
     yield "task", str(header.config.get("task"))
-    yield from _flat("", header.config.get("model", {}))
+    reads_text = header.tokenizer_kind != NO_TOKENIZER
+    for name, value in _flat("", header.config.get("model", {})):
+        if reads_text or name not in OF_WORDS:
+            yield name, value
     yield "parameters", f"{header.parameters:,}"
     yield "types", ", ".join(sorted({dtype for dtype, _ in header.tensors.values()}))
-    yield "tokenizer", f"{header.tokenizer_kind}, {header.vocab_size:,} tokens"
+    if reads_text:
+        yield "tokenizer", f"{header.tokenizer_kind}, {header.vocab_size:,} tokens"
     yield from _flat("", header.scores)
     yield from _flat("", header.provenance)
     yield "weights sha256", header.weights_sha256

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
 from rnncli.cli.streams import OnBadInput
 from rnncli.errors import UsageError
@@ -56,3 +56,20 @@ def models_and_file(
     if others and file is None and not (model.is_dir() or model.suffix == ".safetensors"):
         return others, str(model)
     return [model, *others], file
+
+
+def task_of(model: Path) -> str:
+    """The task that a model is for, by its header alone; raises as ``read_header`` does."""
+    from rnncli.checkpoint import read_header
+
+    return str(read_header(model).config.get("task", "lm"))
+
+
+def refuse_options(context: Context, allowed: frozenset[str], what: str) -> None:
+    """Raise UsageError for an option that was given and is not ``allowed`` (names of parameters)
+    with ``what``, such as "a model of music"."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        given = source is not None and source.name == "COMMANDLINE"
+        if given and parameter.name not in allowed:
+            raise UsageError(f"{parameter.opts[-1]}: not for {what}; leave it out")

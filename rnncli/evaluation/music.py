@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,20 +58,13 @@ def predict(
             yield Predicted(numbers, nats, logits, targets, mask[part], fresh=start == 0)
 
 
-def measure(
-    model: MusicModel,
-    pieces: Sequence[Frames],
-    run_as: Run,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> MusicScores:
-    """The loss of ``pieces``, each (T, K), summed in float64. ``progress`` hears of the frames done
-    and of all. Raises DataError when there is no frame."""
+def measure(model: MusicModel, pieces: Sequence[Frames], run_as: Run) -> MusicScores:
+    """The loss of ``pieces``, each (T, K), summed in float64. Raises DataError when there is no
+    frame."""
     device = model.output.b.device
     nats_of_piece = torch.zeros(len(pieces), dtype=torch.float64, device=device)
     first_nats = torch.zeros((), dtype=torch.float64, device=device)
     counts = torch.zeros(3, dtype=torch.int64, device=device)
-    total, done = sum(map(len, pieces)), 0
     was_training = model.training
     model.eval()
     with torch.inference_mode():
@@ -81,9 +74,6 @@ def measure(
             if part.fresh:
                 first_nats += part.nats[0].sum(dtype=torch.float64)
             counts += _count(part.logits[part.mask] > 0, part.targets[part.mask] > 0)
-            if progress:
-                done += int(part.mask.sum())
-                progress(done, total)
     model.train(was_training)
     lengths = [len(piece) for piece in pieces]
     nats = nats_of_piece.tolist()
@@ -93,7 +83,7 @@ def measure(
         nats=sum(nats),
         first_nats=float(first_nats),
         mean_nats=sum(n / length for n, length in zip(nats, lengths, strict=True) if length),
-        frames=total,
+        frames=sum(lengths),
         pieces=sum(length > 0 for length in lengths),
         hits=hits,
         false_alarms=false_alarms,

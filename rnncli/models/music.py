@@ -18,7 +18,7 @@ class MusicModel(nn.Module):
     """Frames (K keys), perhaps a linear embedding, recurrent layers, a sigmoid for each key.
 
     What comes before the first frame of a piece is the initial state and a frame of silence.
-    Raises UsageError for a configuration that would see the frames it predicts.
+    Raises UsageError for a configuration that frames cannot have.
     """
 
     def __init__(self, config: ModelConfig, keys: int) -> None:
@@ -31,11 +31,14 @@ class MusicModel(nn.Module):
         self.keys = keys
         self.input = KeyInput(config, keys)
         self.stack = Stack(config, self.input.size)
-        if not self.stack.is_causal:
+        if config.tied and self.stack.output_size != self.input.size:
             raise UsageError(
-                f"model.direction: {config.direction!r} would show the model the frames that it is "
-                "to predict; use 'forward'"
+                f"model.tied: the layers give {self.stack.output_size} units, and the embedding to "
+                f"be the output's matrix too has {self.input.size}; use embedding_size = "
+                f"{self.stack.output_size} or tied = false"
             )
+        if config.embedding_is_fixed:
+            self.input.requires_grad_(False)
         self.output = KeyOutput(config, self.stack.output_size, keys)
         self.tied = config.tied
 

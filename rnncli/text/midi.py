@@ -27,7 +27,7 @@ _NOTE_ON, _NOTE_OFF, _VELOCITY = 0x90, 0x80, 80
 _SET_TEMPO, _END_OF_TRACK = b"\xff\x51\x03", b"\xff\x2f\x00"
 
 
-def midi_bytes(pieces: Sequence[Frames], *, quarters_a_minute: float = 120.0) -> bytes:
+def midi_bytes(pieces: Sequence[Frames], quarters_a_minute: float) -> bytes:
     """The file that plays ``pieces``, each (T, 88), one after the other.
 
     A note that sounds in successive frames is held. Raises UsageError for a tempo out of range.

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rnncli.errors import DataError
-from rnncli.text.lines import read_lines
+from rnncli.text.lines import Source, read_lines
 
 LOWEST, HIGHEST = 21, 108
 KEYS = HIGHEST - LOWEST + 1
@@ -32,6 +32,7 @@ Frames = npt.NDArray[np.bool_]
 _NOTE = re.compile("[0-9]{1,4}")
 _SHOWN = 40  # characters of a wrong frame that its message quotes
 _SPREAD = 0.1  # how far lengths are jittered, so that pieces meet others each epoch
+_LOOK_BYTES = 4096
 _ALIKE_FRAMES = 4  # so many in a row are no accident
 
 
@@ -97,10 +98,15 @@ def _format_frame(frame: Frames) -> str:
     return ",".join(str(key + LOWEST) for key in np.flatnonzero(frame).tolist()) or SILENCE
 
 
-def looks_like_music(line: str) -> bool:
-    """Whether a line of text is one of frames, some of them."""
+def begins_like_music(path: str | Path) -> bool:
+    """Whether a file's first line is one of frames, as far as a look at its beginning tells.
+    Raises FileError when it cannot be read."""
+    with Source.of(path).open() as stream:
+        head = stream.read(_LOOK_BYTES).decode(errors="replace")
+    line, end, _ = head.partition("\n")
+    whole = line if end or len(head) < _LOOK_BYTES else line.rpartition(" ")[0]
     try:
-        return len(parse_piece(line, "")) >= _ALIKE_FRAMES
+        return len(parse_piece(whole, "")) >= _ALIKE_FRAMES
     except DataError:
         return False
 

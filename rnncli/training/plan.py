@@ -15,7 +15,6 @@ from rnncli.config import Config
 from rnncli.nn.cells import Cell
 from rnncli.runtime import Runtime
 from rnncli.training.loop import VALIDATION_COST, Loop, Window
-from rnncli.training.optimizers import optimizer_tensors
 from rnncli.training.run_folder import RunFolder
 from rnncli.training.signals import StopSignals
 from rnncli.training.task import Task
@@ -74,8 +73,9 @@ def _model_rows(config: Config, task: Task, loop: Loop) -> list[Row]:
     layers = f"{model.layers} layer{'s' * (model.layers > 1)}"
     first = "one-hot input" if model.input == "one-hot" else f"embedding {model.embedding_size}"
     last = "tied softmax" if model.tied else model.output
+    ends = f"{first}, {last}" if words else f"{task.outputs} outputs"
     return [
-        ("model", f"{model.cell}, {layers} of {sizes}, {first}, {last}"),
+        ("model", f"{model.cell}, {layers} of {sizes}, {ends}"),
         ("parameters", f"{sum(p.numel() for p in loop.parameters):,}"),
         *([("vocabulary", f"{words.vocab_size:,} ({words.kind})")] if words else []),
     ]
@@ -114,7 +114,7 @@ def _total_steps(config: Config, pieces: int, step_seconds: float) -> tuple[int,
 
 def _memory_rows(config: Config, task: Task, loop: Loop, runtime: Runtime) -> list[Row]:
     weights = sum(p.numel() * p.element_size() for p in loop.parameters)
-    state = sum(t.nbytes for t in optimizer_tensors(loop.optimizer).values())
+    state = sum(t.nbytes for t in loop.optimizer.tensors().values())
     if config.optimizer.averaging != "none":
         state += weights
     item = runtime.dtype.itemsize

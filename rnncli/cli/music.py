@@ -1,0 +1,126 @@
+"""What ``evaluate`` and ``generate`` do with a model of music."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rnncli.cli.console import print_json, print_table
+from rnncli.cli.streams import LineWriter
+from rnncli.errors import ClosedPipe, UsageError
+
+if TYPE_CHECKING:
+    from rnncli.decoding.frames import FrameLimits
+    from rnncli.metrics import MusicScores
+    from rnncli.text.music import Frames
+
+EVALUATE_OPTIONS = frozenset({"model", "file", "as_json", "precision", "device", "threads"})
+GENERATE_OPTIONS = frozenset(
+    {"model", "prompt", "prompt_file", "max_new_tokens", "temperature", "greedy", "num_samples",
+     "seed", "as_json", "midi", "tempo", "threads", "device"}
+)  # fmt: skip
+FRAMES = 64
+"""What ``generate`` writes where ``--max-new-tokens`` does not say."""
+
+
+def evaluate_music(
+    model: Path, file: str, *, as_json: bool, precision: str, device: str, threads: int
+) -> None:
+    """Print what the pieces of a file cost under a model."""
+    from rnncli.evaluation.music import measure
+    from rnncli.loading import load_music_model
+    from rnncli.nn.stack import Run
+    from rnncli.runtime import prepare
+    from rnncli.text.music import read_music
+
+    runtime = prepare(device, precision, threads)
+    loaded = load_music_model(model, runtime.device)
+    music = read_music(file)
+    scores = measure(loaded.model, music.pieces, Run(dtype=runtime.dtype))
+    if as_json:
+        print_json(scores.to_dict())
+    else:
+        print_table(_rows(scores), f"{music.name} under {model}")
+
+
+def _rows(scores: MusicScores) -> Iterator[tuple[str, str]]:
+    yield "nats a frame", f"{scores.nats_per_frame:,.4f}"
+    yield "mean of the pieces' means", f"{scores.nats_per_frame_by_piece:,.4f}"
+    yield "without first frames", f"{scores.nats_per_frame_without_first:,.4f}"
+    yield "accuracy", f"{scores.accuracy:.2%}"
+    yield "nats", f"{scores.nats:,.2f}"
+    yield "frames", f"{scores.frames:,} (all counted, the first of a piece predicted from silence)"
+    yield "pieces", f"{scores.pieces:,}"
+    yield "signature", scores.signature
+
+
+def generate_music(
+    model: Path,
+    prompt: str,
+    *,
+    rows: int,
+    limits: FrameLimits,
+    seed: int,
+    as_json: bool,
+    midi: str | None,
+    tempo: float | None,
+    device: str,
+    threads: int,
+) -> None:
+    """Write ``rows`` pieces, one a line, or a MIDI file, or both."""
+    import numpy as np
+    import torch
+
+    from rnncli.decoding.frames import sample_frames
+    from rnncli.generation import settle_machine
+    from rnncli.loading import load_music_model
+    from rnncli.text.midi import midi_bytes
+    from rnncli.text.music import format_piece
+
+    if tempo is not None and midi is None:
+        raise UsageError("--tempo: needs --midi FILE")
+    if midi == "-" and as_json:
+        raise UsageError("--midi -: standard output takes the file or JSON; leave out one of them")
+    opening = _opening(prompt)
+    where = settle_machine(device, threads, rows)
+    network = load_music_model(model, where).model
+    begun = torch.from_numpy(opening).to(where, torch.float32)
+    pieces = sample_frames(network, begun, rows=rows, limits=limits, seed=seed)
+    for piece in pieces if midi != "-" else ():
+        text = format_piece(piece.frames.numpy())
+        if as_json:
+            print_json(
+                {"prompt": prompt, "text": text, "tokens": len(piece.frames),
+                 "logprob": piece.logprob, "finish_reason": "length", "sample": piece.row}
+            )  # fmt: skip
+        else:
+            LineWriter().write([text])
+    if midi is not None:
+        whole = [np.concatenate([opening, piece.frames.numpy()]) for piece in pieces]
+        _write_midi(midi, midi_bytes(whole, 120.0 if tempo is None else tempo))
+
+
+def _opening(prompt: str) -> Frames:
+    from rnncli.text.music import parse_piece
+
+    first, *others = prompt.split("\n")
+    if any(line.strip() for line in others):
+        raise UsageError(
+            f"prompt: {1 + len(others)} lines; expected one, the frames that the music begins with"
+        )
+    return parse_piece(first, "prompt")
+
+
+def _write_midi(name: str, data: bytes) -> None:
+    from rnncli.files import write_atomically
+
+    if name != "-":
+        write_atomically(Path(name), [data])
+        return
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise ClosedPipe from None
