@@ -57,6 +57,7 @@ CELLS: dict[str, dict[str, Any]] = {
     "Elman + clipping + Omega": {**PLAIN, "regularization.omega": 1.0},
     "IRNN": {"model.cell": "irnn"},
     "LSTM": {"model.cell": "lstm"},
+    "LSTM, forget bias 4": {"model.cell": "lstm", "model.forget_bias": 4.0},
     "GRU": {"model.cell": "gru"},
     "minGRU": {"model.cell": "mingru"},
     "echo state": {"model.cell": "echo-state", "model.hidden_size": 256},
@@ -106,9 +107,8 @@ def attempt(
     task: str, model: str, settings: dict[str, Any], lag: int, updates: int, seed: int
 ) -> Attempt:
     from rnncli.config import Config
-    from rnncli.errors import RnncliError
     from rnncli.training.events import EvalReport, Finished
-    from rnncli.training.loop import train
+    from rnncli.training.loop import Diverged, train
 
     config = Config().with_values(
         {
@@ -124,7 +124,7 @@ def attempt(
                     success, steps = max(success, event.scores["success"]), event.step
                 elif isinstance(event, Finished):
                     solved, steps = event.solved_step, event.step
-        except RnncliError as error:  # diverged
+        except Diverged as error:
             print(f"{task} {model} lag {lag}: {error}", file=sys.stderr, flush=True)
     seconds = time.perf_counter() - began
     return Attempt(task, model, lag, solved, steps, success, seconds)
@@ -147,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", nargs="+", default=["order", "adding"])
     parser.add_argument("--lags", nargs="+", type=int, default=[10, 20, 50, 100, 200])
-    parser.add_argument("--updates", type=int, default=4000)
+    parser.add_argument("--updates", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", nargs="+", help="rows of the table")
     parser.add_argument("--remedies", action="store_true", help="remedies, on the order task")

@@ -8,6 +8,7 @@ flow from the answer to the first symbol.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ from rnncli.evaluation.synthetic import Batch, open_problem
 from rnncli.models.sequence_reader import SequenceReader
 from rnncli.nn.stack import Run
 from rnncli.runtime import Runtime
-from rnncli.sections import DataConfig
+from rnncli.sections import DataConfig, SyntheticConfig
 from rnncli.text.corpus import Progress
 from rnncli.text.tokenizers import Tokenizer
 from rnncli.training.events import Quantity
@@ -74,6 +75,13 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     """Values for what matters and is not in ``fixed``, dotted names that the user has set; and the
     reasons."""
     values, reasons = dict(DEFAULTS), []
+    if "lstm" in str(fixed.get("model.cell", "lstm")) and "model.forget_bias" not in fixed:
+        bias = round(math.log(fixed.get("synthetic.lag", SyntheticConfig().lag)), 2)
+        values["model.forget_bias"] = bias
+        reasons.append(
+            f"forget gates: they start with a bias of {bias:g}, the logarithm of the lag, and so "
+            "remember for about as long (Tallec and Ollivier 2018)"
+        )
     limits = ("training.epochs", "training.max_steps", "training.max_seconds")
     if not any(fixed.get(name) for name in limits):
         values["training.max_steps"] = MAX_STEPS

@@ -145,13 +145,18 @@ def test_settings_without_a_meaning_are_refused(values, message):
 
 
 def test_defaults_give_way_to_what_is_set():
-    values, reasons = choose(DataConfig(), {"task": "synthetic:copy", "model.hidden_size": 9})
+    fixed = {"task": "synthetic:copy", "model.hidden_size": 9, "model.cell": "gru"}
+    values, reasons = choose(DataConfig(), fixed)
     assert "model.hidden_size" not in values
     assert values["training.max_steps"] > 0
     assert len(reasons) == 1
-    values, reasons = choose(DataConfig(), {"task": "synthetic:copy", "training.max_seconds": 5.0})
+    assert "model.forget_bias" not in values
+    fixed = {"task": "synthetic:copy", "training.max_seconds": 5.0, "synthetic.lag": 148}
+    values, reasons = choose(DataConfig(), fixed)
     assert "training.max_steps" not in values
-    assert reasons == []
+    assert values["model.forget_bias"] == 5.0
+    assert len(reasons) == 1
+    assert choose(DataConfig(), {**fixed, "model.forget_bias": 1.0})[1] == []
     assert Config().with_values({"task": "synthetic:copy", **values}).training.bptt == 0
 
 
