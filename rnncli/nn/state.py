@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -39,3 +40,17 @@ class State:
     def tensors(self) -> list[Tensor]:
         """All parts in a fixed order, for saving."""
         return [s for layer in self.layers for s in layer]
+
+
+def state_to_tensors(state: State | None) -> dict[str, Tensor]:
+    """Numbered parts, for a file; nothing for None."""
+    return {} if state is None else {f"{k}": part for k, part in enumerate(state.tensors())}
+
+
+def state_from_tensors(tensors: Mapping[str, Tensor], like: State) -> State | None:
+    """What ``state_to_tensors`` made parts of; ``like`` has the same layers, of any rows."""
+    if not tensors:
+        return None
+    device = like.layers[0][0].device
+    parts = iter(tensors[f"{k}"].to(device) for k in range(len(tensors)))
+    return State(tuple(tuple(next(parts) for _ in layer) for layer in like.layers))

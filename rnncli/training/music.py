@@ -21,7 +21,7 @@ from rnncli.errors import DataError, UsageError
 from rnncli.evaluation.music import measure
 from rnncli.models.music import MusicModel
 from rnncli.nn.stack import Run
-from rnncli.nn.state import State
+from rnncli.nn.state import State, state_from_tensors, state_to_tensors
 from rnncli.runtime import Runtime
 from rnncli.text.corpus import Progress
 from rnncli.text.music import (
@@ -216,13 +216,7 @@ class MusicTask:
     # -- what a run needs to go on -----------------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
-        if self._state is None:
-            return {}
-        return {f"{k}": part for k, part in enumerate(self._state.tensors())}
+        return state_to_tensors(self._state)
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        if not tensors:
-            return
-        parts = iter(tensors[f"{k}"].to(self.runtime.device) for k in range(len(tensors)))
-        like = self.model.start(None, 1)
-        self._state = State(tuple(tuple(next(parts) for _ in layer) for layer in like.layers))
+        self._state = state_from_tensors(tensors, self.model.start(None, 1))

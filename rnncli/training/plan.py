@@ -12,7 +12,7 @@ from torch import nn
 
 from rnncli import runtime as machine
 from rnncli.config import Config
-from rnncli.nn.cells import Cell
+from rnncli.nn.stack import Stack
 from rnncli.runtime import Runtime
 from rnncli.training.loop import VALIDATION_COST, Loop, Window
 from rnncli.training.run_folder import RunFolder
@@ -138,7 +138,8 @@ def _memory_rows(config: Config, task: Task, loop: Loop, runtime: Runtime) -> li
 def _units_a_position(model: nn.Module) -> int:
     """Numbers kept for the backward pass at each position: of a layer its input, the gates before
     and after their nonlinearities, the cell and the output, each with its dropped copy."""
-    cells = [module for module in model.modules() if isinstance(module, Cell)]
+    stacks = [module for module in model.modules() if isinstance(module, Stack)]
+    cells = [cell for stack in stacks for cell in stack.layers]
     return sum(2 * c.input_size + (2 * c.gates + 4) * c.hidden_size for c in cells)
 
 

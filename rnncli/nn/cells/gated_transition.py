@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.cells.wrapper import Wrapper
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
 
@@ -31,7 +31,7 @@ def with_depth(
     return GatedTransition(cell, further) if further else cell
 
 
-class GatedTransition(Cell):
+class GatedTransition(Wrapper):
     """s(t, 1) = cell(x(t), s(t-1, L));  s(t, k) = further[k](s(t, k-1)), k = 2 ... L.
 
     s is the whole state, with the c of an LSTM. The output is that of the last cell.
@@ -39,23 +39,8 @@ class GatedTransition(Cell):
 
     def __init__(self, cell: Cell, further: list[Cell]) -> None:
         """``further``: cells like ``cell`` that read nothing (``input_size`` 0)."""
-        nn.Module.__init__(self)
-        self.cell = cell
+        super().__init__(cell)
         self.further = nn.ModuleList(further)
-        self.input_size, self.hidden_size = cell.input_size, cell.hidden_size
-        self.gates, self.state_parts = cell.gates, cell.state_parts
-
-    @property
-    def output_size(self) -> int:
-        return self.cell.output_size
-
-    @property
-    def part_kinds(self) -> tuple[str, ...]:
-        return self.cell.part_kinds
-
-    @property
-    def state_sizes(self) -> tuple[int, ...]:
-        return self.cell.state_sizes
 
     def recurrent_weights(self) -> dict[str, Tensor]:
         return {
@@ -75,9 +60,6 @@ class GatedTransition(Cell):
         """Each cell, after the prefix of its parameters' names."""
         further = [(f"further.{k}.", cast(Cell, cell)) for k, cell in enumerate(self.further)]
         return [("cell.", self.cell), *further]
-
-    def project(self, x: Tensor, state: CellState, dtype: torch.dtype) -> Tensor:
-        return self.cell.project(x, state, dtype)
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         for prefix, cell in self._cells():

@@ -27,7 +27,6 @@ class RecurrentHighway(Cell):
     zero, so that at first a layer hands most of its state on (sec. 5); b_C starts at its opposite.
     """
 
-
     def __init__(
         self, config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
     ) -> None:
