@@ -35,6 +35,7 @@ from rnncli.sections import (
 
 TASKS = (
     "lm",
+    "translate",
     "music",
     "synthetic:adding",
     "synthetic:copy",
@@ -77,6 +78,16 @@ class Config:
                 "schedule.name: cosine needs an end; set training.epochs, training.max_steps "
                 "or training.max_seconds"
             )
+        if self.task != "translate":
+            for name, value in (
+                ("model.attention", self.model.attention != "none"),
+                ("model.reverse_source", self.model.reverse_source),
+                ("regularization.label_smoothing", self.regularization.label_smoothing),
+                ("data.source", self.data.source or self.data.target),
+                ("data.valid_source", self.data.valid_source),
+            ):
+                if value:
+                    raise UsageError(f"{name}: only --task translate has it; leave it out")
         if self.data.transpose and self.task != "music":
             raise UsageError(
                 "data.transpose: only music is moved up and down; use 0, or task = 'music'"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +13,7 @@ from torch import nn
 from rnncli.checkpoint import Header, SavedModel, read_model
 from rnncli.config import Config
 from rnncli.errors import ModelError, UsageError
+from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.models.language_model import LanguageModel
 from rnncli.models.music import MusicModel
 from rnncli.models.sequence_reader import SequenceReader
@@ -21,7 +22,11 @@ from rnncli.text.tokenizers import Tokenizer
 
 Network = TypeVar("Network", bound=nn.Module)
 
-TASK_MODELS = {"lm": "a language model", "music": "a model of music"}
+TASK_MODELS = {
+    "lm": "a language model",
+    "music": "a model of music",
+    "translate": "a model of translation",
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,17 @@ class Loaded:
     config: Config
     tokenizer: Tokenizer
     model: LanguageModel
+
+
+@dataclass(frozen=True)
+class LoadedTranslator:
+    """A trained encoder-decoder, ready to translate (no dropout, no gradients)."""
+
+    path: Path
+    header: Header
+    config: Config
+    tokenizer: Tokenizer
+    model: EncoderDecoder
 
 
 @dataclass(frozen=True)
@@ -68,6 +84,40 @@ def load_language_model(path: Path, device: torch.device | str = "cpu") -> Loade
     model = _fill(model, saved, path)
     model.embedding.materialize(device)
     return Loaded(path, saved.header, saved.config, saved.tokenizer, _ready(model, device))
+
+
+def load_translators(
+    paths: Sequence[Path], device: torch.device | str = "cpu"
+) -> list[LoadedTranslator]:
+    """Read, verify and build the encoder-decoders in ``paths``, for an ensemble where there are
+    several. Raises as ``load_language_model``, and UsageError for unlike vocabularies or sources
+    that are not all read in one direction."""
+    models = [_load_translator(path, device) for path in paths]
+    for other in models[1:]:
+        if other.tokenizer.fingerprint != models[0].tokenizer.fingerprint:
+            raise UsageError(
+                f"{other.path} and {models[0].path} have different vocabularies; an ensemble needs "
+                "models trained with one tokenizer"
+            )
+        if other.config.model.reverse_source != models[0].config.model.reverse_source:
+            raise UsageError(
+                f"{other.path} and {models[0].path}: one of them reads its sources backward "
+                "(model.reverse_source); an ensemble needs models that agree"
+            )
+    return models
+
+
+def _load_translator(path: Path, device: torch.device | str) -> LoadedTranslator:
+    saved = _read(path, "translate")
+    if saved.tokenizer is None:
+        raise ModelError(f"{path} is damaged: a model of translation without a tokenizer")
+    with torch.device("meta"):
+        model = EncoderDecoder(saved.config.model, saved.tokenizer.vocab_size)
+    model = _fill(model, saved, path)
+    for embedding in (model.source_embedding, model.target_embedding):
+        embedding.materialize(device)
+    model = _ready(model, device)
+    return LoadedTranslator(path, saved.header, saved.config, saved.tokenizer, model)
 
 
 def load_music_model(path: Path, device: torch.device | str = "cpu") -> LoadedMusic:

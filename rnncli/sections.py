@@ -23,6 +23,8 @@ INITS = ("default", "uniform", "normal")
 RECURRENT_INITS = ("default", "orthogonal", "identity", "sparse", "uniform", "normal")
 DIRECTIONS = ("forward", "backward", "alternating", "bidirectional")
 RESIDUALS = ("none", "add", "highway")
+ATTENTIONS = ("none", "dot", "general", "additive")
+BRIDGES = ("zero", "last", "linear", "mean")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -56,7 +58,9 @@ def require_range(
 class DataConfig:
     """Where the data is. ``weights`` repeat each training file so many times an epoch.
     ``transpose``: semitones by which a training piece of music is moved up or down at most, drawn
-    anew for every epoch."""
+    anew for every epoch. Parallel text is in tables (``train``, ``valid``; source TAB target) or in
+    files for its sides; training pairs with more than ``max_length`` tokens on a side are left out
+    (0: none)."""
 
     train: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
@@ -64,9 +68,17 @@ class DataConfig:
     valid_fraction: float = 0.05
     strip_lines: bool = False
     transpose: int = 0
+    source: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
+    valid_source: str | None = None
+    valid_target: str | None = None
+    max_length: int = 0
 
     def __post_init__(self) -> None:
         require_range("data", "transpose", self.transpose, 0, 48)
+        require_range("data", "max_length", self.max_length, 0)
+        if (self.valid_source is None) != (self.valid_target is None):
+            raise UsageError("data.valid_source and data.valid_target: give both, or neither")
         require_range("data", "valid_fraction", self.valid_fraction, 0.0, 1.0, open_high=True)
         for weight in self.weights:
             require_range("data", "weights", weight, 0.0)
@@ -121,6 +133,9 @@ class ModelConfig:
     initial_state: str = "zero"
     direction: str = "forward"
     residual: str = "none"
+    attention: str = "none"
+    bridge: str = "linear"
+    reverse_source: bool = False
     output: str = "softmax"
     adaptive_cutoffs: tuple[int, ...] = ()
     tied: bool = False
@@ -170,6 +185,8 @@ class ModelConfig:
         require_choice("model", "initial_state", self.initial_state, ("zero", "learned"))
         require_choice("model", "direction", self.direction, DIRECTIONS)
         require_choice("model", "residual", self.residual, RESIDUALS)
+        require_choice("model", "attention", self.attention, ATTENTIONS)
+        require_choice("model", "bridge", self.bridge, BRIDGES)
         require_choice("model", "output", self.output, ("softmax", "adaptive"))
         require_choice("model", "init", self.init, INITS)
         require_choice("model", "recurrent_init", self.recurrent_init, RECURRENT_INITS)
@@ -296,7 +313,8 @@ class RegularizationConfig:
     ``activation_penalty`` (AR) and ``temporal_activation_penalty`` (TAR). ``l1`` and ``l2`` are
     added to the mean loss a token, on all weight matrices or on the recurrent ones alone.
     ``weight_noise``: standard deviation of Gaussian noise on the weight matrices, drawn anew for
-    every batch. ``omega``: how much the regulariser of Pascanu et al. 2013 counts, which holds the
+    every batch. ``label_smoothing``: the share of a target's probability that is spread over all
+    tokens. ``omega``: how much the regulariser of Pascanu et al. 2013 counts, which holds the
     gradient's norm from one time step to the one before (``rnncli.nn.omega``)."""
 
     dropout: float = 0.0
@@ -312,12 +330,13 @@ class RegularizationConfig:
     recurrent_l1: float = 0.0
     recurrent_l2: float = 0.0
     weight_noise: float = 0.0
+    label_smoothing: float = 0.0
     omega: float = 0.0
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
-            if f.name.startswith("dropout") or f.name == "weight_drop":
+            if f.name.startswith("dropout") or f.name in ("weight_drop", "label_smoothing"):
                 require_range("regularization", f.name, value, 0.0, 1.0, open_high=True)
             elif f.name != "locked":
                 require_range("regularization", f.name, value, 0.0)

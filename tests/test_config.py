@@ -38,6 +38,8 @@ CHOICES = {
     "model.cell": tuple(CELLS),
     "model.direction": module.DIRECTIONS,
     "model.residual": module.RESIDUALS,
+    "model.attention": module.ATTENTIONS,
+    "model.bridge": module.BRIDGES,
     "model.recurrent_init": module.RECURRENT_INITS,
     "model.input": ("embedding", "one-hot"),
     "model.nonlinearity": CELLS["elman"].choices["nonlinearity"],
@@ -108,7 +110,11 @@ def configs(draw: st.DrawFn) -> Config:
         if model.get(option) not in choices:
             model.pop(option, None)
     model.pop("direction", None)
-    tree.get("data", {}).pop("transpose", None)
+    for name in ("transpose", "source", "target", "valid_source", "valid_target"):
+        tree.get("data", {}).pop(name, None)
+    for name in ("attention", "reverse_source"):
+        model.pop(name, None)
+    tree.get("regularization", {}).pop("label_smoothing", None)
     model.pop("learned", None)
     if model.get("input") == "one-hot" or model.get("output") == "adaptive":
         model["tied"] = False

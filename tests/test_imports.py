@@ -21,6 +21,7 @@ LEVELS = (
     ("models",),
     ("checkpoint", "decoding"),
     ("loading",),
+    ("translation",),
     ("evaluation", "generation"),
     ("training",),
     ("api",),

@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "Measure a model on a text: perplexity, bits per character and per byte.",
     "score": "One line in, one log-probability out.",
     "rescore": "Give the entries of n-best lists their log-probabilities.",
+    "translate": "Translate lines.",
     "generate": "Sample text from a model.",
     "compare": "Train several cells on one corpus; one table of what each reached.",
     "explain": "Colour each token by its surprisal, or by what a unit or gate does.",

@@ -24,6 +24,7 @@ from rnncli.cli.models import (
     task_of,
 )
 from rnncli.cli.music import EVALUATE_OPTIONS, evaluate_music
+from rnncli.cli.pairs import TRANSLATION_OPTIONS, evaluate_translation
 from rnncli.cli.streams import OnBadInput
 from rnncli.errors import UsageError
 from rnncli.sections import STATES
@@ -54,6 +55,12 @@ def evaluate(
     file: InputFile = None,
     more: MoreModels = None,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
+    source: Annotated[
+        str | None, Option("--source", metavar="F", help="Lines to translate; with --target.")
+    ] = None,
+    target: Annotated[
+        str | None, Option("--target", metavar="F", help="Their translations, line by line.")
+    ] = None,
     state: Annotated[
         str | None,
         Option(
@@ -116,6 +123,9 @@ def evaluate(
     the text (cache, dynamic evaluation) or are averaged over dropout masks stand apart from the
     static ones. Several models are an ensemble: the mean of their probabilities.
 
+    A model of translation is measured in BLEU and chrF (sacreBLEU's), on a table of pairs or on
+    --source and --target.
+
     A model of music is measured in nats a frame, on one piece a line; of the options it takes
     --json, --precision, --device and --threads.
     """
@@ -125,6 +135,14 @@ def evaluate(
     from rnncli.runtime import prepare
 
     paths, name = models_and_file(model, file, more)
+    if task_of(paths[0]) == "translate":
+        refuse_options(context, TRANSLATION_OPTIONS, "a model of translation")
+        evaluate_translation(
+            paths, name, source, target, as_json=as_json, device=device, threads=threads
+        )
+        return
+    if source is not None or target is not None:
+        raise UsageError("--source and --target are for models of translation")
     if task_of(paths[0]) == "music":
         refuse_options(context, EVALUATE_OPTIONS, "a model of music")
         evaluate_music(

@@ -23,6 +23,7 @@ rnncli train book.txt --out run --cell gru --layers 1 --hidden-size 64 --max-ste
 rnncli train book.txt --valid valid.txt --out run --tokenizer word --tied --max-steps 20
 rnncli train book.txt --out run --preset char-rnn --max-steps 20 --set training.batch_size=4
 rnncli train book.txt --out run --dry-run
+rnncli train --source sources.txt --target targets.txt --out run --max-steps 20
 rnncli train music.txt --task music --out run
 rnncli train --task synthetic:adding --lag 50 --cell gru --out run
 """
@@ -37,14 +38,20 @@ def train(
         list[str] | None,
         Argument(
             metavar="[CORPUS]...",
-            help="Training text, or music: files, .gz files, or - for standard input.",
+            help="Training text, tables of pairs, or music: files, .gz, or - for standard input.",
             show_default=False,
         ),
     ] = None,
     out: Annotated[Path | None, _option("Folder for the run.", "--out", "-o")] = None,
     task: Annotated[
-        str | None, _option("What to learn: lm, music, or synthetic:adding, copy, order or recall.")
+        str | None,
+        _option("What to learn: lm, translate, music, or synthetic:adding, copy, order or recall."),
     ] = None,
+    source: Annotated[list[str] | None, _option("Lines to translate; with --target.")] = None,
+    target: Annotated[list[str] | None, _option("Their translations, line by line.")] = None,
+    valid_source: Annotated[str | None, _option("The same for validation.")] = None,
+    valid_target: Annotated[str | None, _option("The same for validation.")] = None,
+    attention: Annotated[str | None, _option("none, dot, general or additive.")] = None,
     lag: Annotated[int | None, _option("Length of a synthetic task's sequences.")] = None,
     valid: Annotated[
         str | None, _option("Validation text; else the last 5 % of the lines.")
@@ -105,8 +112,15 @@ def train(
     """
     if out is None:
         raise UsageError("--out: missing; give the folder for the run, as in --out run")
+    if task is None and source:
+        task = "translate"
     fixed: dict[str, Any] = {
         "task": task,
+        "data.source": [_absolute(path) for path in source or ()] or None,
+        "data.target": [_absolute(path) for path in target or ()] or None,
+        "data.valid_source": None if valid_source is None else _absolute(valid_source),
+        "data.valid_target": None if valid_target is None else _absolute(valid_target),
+        "model.attention": attention,
         "seed": seed,
         "synthetic.lag": lag,
         "data.valid": None if valid is None else _absolute(valid),
@@ -187,11 +201,12 @@ def _settle(
         from rnncli.zoo import load_entry
 
         base = load_entry(preset).config.with_values(fixed)
-        _require_text(base.task, base.data.train)
+        _require_text(base.task, (*base.data.train, *base.data.source))
         return base, []
     if config is not None:
         return Config.from_dict(load_toml(config)).with_values(fixed), []
-    _require_text(fixed.get("task", "lm"), fixed.get("data.train"))
+    files = [*fixed.get("data.train", ()), *fixed.get("data.source", ())]
+    _require_text(fixed.get("task", "lm"), files)
     from rnncli.training.tasks import REQUIRED, choose
 
     needed = REQUIRED.get(fixed.get("task", "lm"), {})

@@ -13,13 +13,26 @@ from rnncli.text.corpus import Progress
 from rnncli.text.tokenizers import Tokenizer
 from rnncli.training.task import Task
 
-MODULES = {"lm": "language_modelling", "music": "music", "synthetic": "synthetic"}
+MODULES = {
+    "lm": "language_modelling",
+    "translate": "translation",
+    "music": "music",
+    "synthetic": "synthetic",
+}
 """Of each name in ``rnncli.config.TASKS``, up to its colon."""
 
-DEFAULTS = {"lm": "defaults", "music": "music_defaults", "synthetic": "synthetic"}
+DEFAULTS = {
+    "lm": "defaults",
+    "translate": "translation_defaults",
+    "music": "music_defaults",
+    "synthetic": "synthetic",
+}
 """Files with a function ``choose``, of tasks whose settings follow from their data."""
 
-REQUIRED: dict[str, dict[str, Any]] = {"music": {"training.state": "reset"}}
+REQUIRED: dict[str, dict[str, Any]] = {
+    "translate": {"training.state": "reset"},
+    "music": {"training.state": "reset"},
+}
 """Settings that a task cannot do without, and that are not every task's."""
 
 

@@ -1,5 +1,6 @@
 """Every command has help, and the examples that end it work as they stand."""
 
+import dataclasses
 import re
 import subprocess
 from importlib import import_module
@@ -11,6 +12,7 @@ import typer
 from rnncli import cli
 from rnncli.checkpoint import write_model, write_tokenizer
 from rnncli.config import Config
+from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.models.language_model import LanguageModel
 from rnncli.sections import ModelConfig, TokenizerConfig
 from rnncli.text.tokenizers import train_tokenizer
@@ -73,6 +75,23 @@ def sandbox(folder: Path) -> None:
         tokenizer=tokenizer,
         weights=LanguageModel(TINY, tokenizer.vocab_size).state_dict(),
         scores={"valid_nats_per_token": 6.2},
+        provenance={},
+    )
+
+    pairs = (ROOT / "sample_data" / "pairs.tsv").read_text(encoding="utf-8").splitlines()[:200]
+    sides = [pair.split("\t") for pair in pairs]
+    for name, side in (("sources", 0), ("targets", 1)):
+        text = "".join(f"{pair[side]}\n" for pair in sides)
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+    words = train_tokenizer(TokenizerConfig(kind="word"), [side for pair in sides for side in pair])
+    (folder / "translator").mkdir()
+    network = dataclasses.replace(TINY, direction="bidirectional", attention="general")
+    write_model(
+        folder / "translator" / "model.safetensors",
+        config=Config(task="translate", tokenizer=TokenizerConfig(kind="word"), model=network),
+        tokenizer=words,
+        weights=EncoderDecoder(network, words.vocab_size).state_dict(),
+        scores={"valid_nats": 6.0},
         provenance={},
     )
 

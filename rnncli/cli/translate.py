@@ -1,0 +1,97 @@
+"""``rnncli translate``: one line in, its translation out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from rnncli.cli.console import note
+from rnncli.cli.models import (
+    BadInput,
+    Device,
+    InputFile,
+    Model,
+    MoreModels,
+    Threads,
+    models_and_file,
+)
+from rnncli.cli.streams import LineWriter, OnBadInput, open_lines
+
+if TYPE_CHECKING:
+    from rnncli.translation import Translated, Translator
+
+EXAMPLES = """
+echo "a child will work ." | rnncli translate translator
+rnncli translate translator sources.txt --beam-size 1
+rnncli translate translator sources.txt --n-best 2 --json
+"""
+
+
+def translate(
+    model: Model = None,
+    file: InputFile = None,
+    more: MoreModels = None,
+    beam_size: Annotated[
+        int, Option("--beam-size", metavar="N", min=1, help="Hypotheses kept; 1: greedy.")
+    ] = 5,
+    n_best: Annotated[
+        int, Option("--n-best", metavar="N", min=1, help="With --json: translations a line.")
+    ] = 1,
+    length_penalty: Annotated[
+        float, Option("--length-penalty", metavar="X", min=0.0, help="Wu et al. 2016; 0: none.")
+    ] = 1.0,
+    batch_size: Annotated[
+        int, Option("--batch-size", metavar="N", min=1, help="Lines translated at once.")
+    ] = 32,
+    as_json: Annotated[bool, Option("--json", help="One JSON object for each line.")] = False,
+    on_bad_input: BadInput = OnBadInput.REPLACE,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Translate line by line: exactly one line out for each line in, blank for blank.
+
+    A line typed at a terminal is answered at once, a fast pipe is worked through in batches.
+    Several models (-m) with one vocabulary are an ensemble.
+    """
+    from rnncli.errors import UsageError
+    from rnncli.loading import load_translators
+    from rnncli.runtime import prepare
+    from rnncli.translation import SearchOptions, Translator
+
+    if n_best > 1 and not as_json:
+        raise UsageError("--n-best: needs --json, since a line in is a line out")
+    if n_best > beam_size:
+        raise UsageError(f"--n-best {n_best}: a beam of {beam_size} has no more; raise --beam-size")
+    paths, name = models_and_file(model, file, more)
+    runtime = prepare(device, "float32", threads)
+    models = load_translators(paths, runtime.device)
+    options = SearchOptions(beam_size, batch_size, length_penalty)
+    translator = Translator(
+        [one.model for one in models], models[0].tokenizer, options,
+        reverse_source=models[0].config.model.reverse_source,
+    )  # fmt: skip
+    writer = LineWriter()
+    with open_lines(name, on_bad_input=on_bad_input) as reader:
+        for lines in reader.batches(batch_size * 8):
+            writer.write(_answers(translator, lines, n_best, as_json))
+
+
+def _answers(translator: Translator, lines: list[str], n_best: int, as_json: bool) -> Iterator[str]:
+    import json
+
+    for line, found in zip(lines, translator(lines), strict=True):
+        if found and not found[0].finished:
+            note(f"a translation was cut at its greatest length: {line[:60]!r}")
+        if not as_json:
+            yield found[0].text if found else ""
+            continue
+        yield json.dumps(
+            {"source": line, "translations": [_plain(one) for one in found[:n_best]]},
+            ensure_ascii=False,
+        )
+
+
+def _plain(one: Translated) -> dict[str, object]:
+    return {"text": one.text, "logprob": one.logprob, "score": one.score}

@@ -1,0 +1,210 @@
+"""The recurrent encoder-decoder: p(target | source), with or without attention.
+
+The sources of a batch have one length, so that nothing is padded before the encoder's last state;
+targets may be padded at their end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rnncli.errors import UsageError
+from rnncli.models.penalties import activation_penalty
+from rnncli.nn.attention import Attention
+from rnncli.nn.dropout import dropout
+from rnncli.nn.embedding import Embedding
+from rnncli.nn.softmax import SampledVocabulary, Softmax
+from rnncli.nn.stack import Run, Stack
+from rnncli.nn.state import CellState, State
+from rnncli.sections import ModelConfig, RegularizationConfig
+
+
+@dataclass(frozen=True)
+class DecoderState:
+    """A decoder between two tokens. ``memory``: the source's annotations (B, S, M) and ``keys``
+    what attention made of them (B, S, K); no more than a dimension of size 0 without attention."""
+
+    layers: State
+    memory: Tensor
+    keys: Tensor
+
+    def select(self, rows: Tensor) -> DecoderState:
+        """The state of ``rows`` (int64, any length, repeats allowed), in that order."""
+        return DecoderState(
+            self.layers.select(rows),
+            self.memory.index_select(0, rows),
+            self.keys.index_select(0, rows),
+        )
+
+
+class EncoderDecoder(nn.Module):
+    """Sutskever et al. 2014 without attention; with it the global attention of Luong et al. 2015:
+
+    h~(t) = tanh(W_c [c(t); h(t)]), c(t) the annotations weighted by their scores against h(t), and
+    the softmax reads h~(t). One vocabulary for both sides; ``tied``: source and target embeddings
+    and the output matrix are one. The encoder may read both ways, the decoder cannot. Follows the
+    step contract (``start``, ``step``). Raises UsageError for a configuration it cannot have.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        if config.output != "softmax":
+            raise UsageError("model.output: an encoder-decoder has output = 'softmax' alone")
+        self.vocab_size = vocab_size
+        self.tied = config.tied
+        self.bridge = config.bridge
+        layers = replace(config, tied=False)
+        self.source_embedding = Embedding(config, vocab_size)
+        self._target_embedding = None if config.tied else Embedding(config, vocab_size)
+        self.encoder = Stack(layers, self.source_embedding.size)
+        self.decoder = Stack(replace(layers, direction="forward"), self.target_embedding.size)
+        M, H = self.encoder.output_size, self.decoder.output_size
+        self.attention: Attention | None = None
+        readout = config.embedding_size if config.tied else H
+        self.W_c: nn.Parameter | None = None
+        if config.attention != "none":
+            self.attention = Attention(config.attention, H, M)
+        if self.attention is not None or readout != H:
+            size = H + (M if self.attention is not None else 0)
+            self.W_c = nn.Parameter(torch.empty(readout, size).normal_(0, size**-0.5))
+        self.bridges = nn.ModuleList()
+        if config.bridge in ("linear", "mean"):
+            self._add_bridges(config, M)
+        self.output = Softmax(config, readout, vocab_size)
+        if config.bridge == "last" and self.encoder.cells_a_layer > 1:
+            raise UsageError(
+                "model.bridge: 'last' hands the encoder's last state on as it is, and a "
+                "bidirectional encoder has two; use 'linear', 'mean' or 'zero'"
+            )
+
+    def _add_bridges(self, config: ModelConfig, memory_size: int) -> None:
+        """One linear map for each part of the decoder's first state, layer by layer."""
+        for layer, cell in enumerate(self.decoder.layers):
+            for part, size in enumerate(cell.state_sizes):
+                inputs = memory_size
+                if config.bridge == "linear":
+                    inputs = sum(c.state_sizes[part] for c in self._encoder_cells(layer))
+                self.bridges.append(nn.Linear(inputs, size))
+
+    def _encoder_cells(self, layer: int) -> list[nn.Module]:
+        width = self.encoder.cells_a_layer
+        return list(self.encoder.layers[layer * width : (layer + 1) * width])
+
+    @property
+    def target_embedding(self) -> Embedding:
+        return self._target_embedding or self.source_embedding
+
+    @property
+    def tied_weight(self) -> Tensor | None:
+        return self.target_embedding.weight if self.tied else None
+
+    # -- the two halves ----------------------------------------------------------------------
+
+    def encode(
+        self, source: Tensor, run_as: Run, rates: RegularizationConfig | None
+    ) -> DecoderState:
+        """source: (S, B), all of one length, its end included -> the state before the first target
+        token. ``rates``: with this dropout, as in training; None: none."""
+        x = self.source_embedding(source, rates.dropout_embedding if rates else 0.0)
+        if rates is not None:
+            x = dropout(x, rates.input_rate, locked=rates.locked)
+        start = self.encoder.start(source.shape[1])
+        outputs, last = self.encoder(x, start, run_as, rates)
+        memory = outputs.to(self.source_embedding.weight.dtype).transpose(0, 1)
+        layers = self._first_state(last, memory)
+        if self.attention is None:
+            memory = memory[:, :, :0]
+            return DecoderState(layers, memory, memory)
+        if rates is not None and rates.dropout:
+            memory = F.dropout(memory, rates.dropout)
+        return DecoderState(layers, memory, self.attention.keys(memory))
+
+    def _first_state(self, last: State, memory: Tensor) -> State:
+        """What the decoder starts from, by ``bridge``: zero; the encoder's last state (last), or a
+        tanh layer on it (linear; Cho et al. 2014) or on the mean annotation (mean)."""
+        if self.bridge == "zero":
+            return self.decoder.start(len(memory))
+        if self.bridge == "last":
+            return last
+        maps = iter(self.bridges)
+        width = self.encoder.cells_a_layer
+        layers: list[CellState] = []
+        for layer, cell in enumerate(self.decoder.layers):
+            parts = []
+            for part in range(len(cell.state_sizes)):
+                v = memory.mean(1)
+                if self.bridge == "linear":
+                    from_layer = last.layers[layer * width : (layer + 1) * width]
+                    v = torch.cat([state[part] for state in from_layer], dim=1)
+                parts.append(torch.tanh(next(maps)(v)))
+            layers.append(tuple(parts))
+        return State(tuple(layers))
+
+    def _read_out(self, h: Tensor, state: DecoderState) -> Tensor:
+        """h: (T, B, H) -> what the output layer reads (T, B, R)."""
+        if self.W_c is None:
+            return h
+        if self.attention is not None:
+            context, _ = self.attention(h.transpose(0, 1), state.keys, state.memory)
+            h = torch.cat([context.transpose(0, 1), h], dim=2)
+        return torch.tanh(F.linear(h, self.W_c))
+
+    # -- training ----------------------------------------------------------------------------
+
+    def training_loss(
+        self,
+        source: Tensor,
+        inputs: Tensor,
+        targets: Tensor,
+        mask: Tensor,
+        run_as: Run,
+        rates: RegularizationConfig,
+        sampling: SampledVocabulary | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """source: (S, B); inputs, targets: (T, B), where ``inputs[t]`` is the token before
+        ``targets[t]``; mask: (T, B), false for padding. Returns the mean nats a target token, and
+        the penalties and what label smoothing adds to it for the gradient."""
+        state = self.encode(source, run_as, rates)
+        y = self.target_embedding(inputs, rates.dropout_embedding)
+        y = dropout(y, rates.input_rate, locked=rates.locked)
+        raw, _ = self.decoder(y, state.layers, run_as, rates)
+        raw = raw.to(self.source_embedding.weight.dtype)
+        h = dropout(self._read_out(raw, state), rates.output_rate, locked=rates.locked)
+        rows, flat = h[mask], targets[mask]
+        scale = torch.full(flat.shape, 1.0 / max(1, len(flat)), device=flat.device)
+        nats = self.output.loss(rows, flat, scale, self.tied_weight, run_as.dtype, sampling)
+        extra = activation_penalty(raw, raw, mask, rates)
+        if rates.label_smoothing:
+            extra = extra + rates.label_smoothing * self._smoothing(rows, flat)
+        return nats, extra
+
+    def _smoothing(self, rows: Tensor, targets: Tensor) -> Tensor:
+        """What the mean of -log p over all tokens has more than that of the targets (Szegedy et al.
+        2016, sec. 7): the target's logit less the mean logit. rows: (N, R), targets: (N,)."""
+        weight, b = self.output.matrix(self.tied_weight), self.output.b
+        own = (rows * F.embedding(targets, weight)).sum(1) + b[targets]
+        return (own - rows @ weight.mean(0) - b.mean()).mean()
+
+    def nats(self, source: Tensor, inputs: Tensor, targets: Tensor, run_as: Run) -> Tensor:
+        """-log p of every target (T, B); shapes as in ``training_loss``, no dropout."""
+        state = self.encode(source, run_as, None)
+        raw, _ = self.decoder(self.target_embedding(inputs), state.layers, run_as, None)
+        h = self._read_out(raw.to(self.source_embedding.weight.dtype), state)
+        flat = self.output.nats(h.reshape(-1, h.shape[2]), targets.reshape(-1), self.tied_weight)
+        return flat.view(targets.shape)
+
+    # -- the step contract -------------------------------------------------------------------
+
+    def start(self, source: Tensor, rows: int) -> DecoderState:
+        """source: (S, ``rows``) -> the state before the first target token."""
+        return self.encode(source, Run(), None)
+
+    def step(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """tokens: (B,) -> logits (B, V) and the next state."""
+        h, layers = self.decoder.step(self.target_embedding(tokens), state.layers)
+        logits = self.output.logits(self._read_out(h.unsqueeze(0), state)[0], self.tied_weight)
+        return logits, DecoderState(layers, state.memory, state.keys)

@@ -1,0 +1,54 @@
+"""Attention: what a decoder looks up in the annotations of its source."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rnncli.errors import UsageError
+
+
+class Attention(nn.Module):
+    """Scores of a query h against each annotation m(s); their softmax weighs the annotations.
+
+    dot: h . m; general: h . W_a m (Luong et al. 2015, eq. 8); additive: v . tanh(W_a h + U_a m)
+    (Bahdanau et al. 2015, app. A.1.2). What depends on the annotations alone is ``keys``, computed
+    once a source.
+    """
+
+    def __init__(self, kind: str, query_size: int, memory_size: int) -> None:
+        """Raises UsageError when ``dot`` is asked for between vectors of unequal size."""
+        super().__init__()
+        self.kind = kind
+        if kind == "dot" and query_size != memory_size:
+            raise UsageError(
+                f"model.attention: dot multiplies vectors of one size, and the decoder has "
+                f"{query_size} units, the encoder's annotations {memory_size}; "
+                "use 'general' or 'additive'"
+            )
+        if kind != "dot":
+            self.U_a = _fresh(query_size, memory_size)
+        if kind == "additive":
+            self.W_a = _fresh(query_size, query_size)
+            self.v = _fresh(query_size)
+
+    def keys(self, memory: Tensor) -> Tensor:
+        """memory: (B, S, M) -> (B, S, K)."""
+        return memory if self.kind == "dot" else F.linear(memory, self.U_a)
+
+    def forward(self, queries: Tensor, keys: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """queries: (B, T, H), keys: (B, S, K), memory: (B, S, M) -> contexts (B, T, M) and weights
+        (B, T, S)."""
+        if self.kind == "additive":
+            both = F.linear(queries, self.W_a).unsqueeze(2) + keys.unsqueeze(1)
+            scores = torch.tanh(both) @ self.v
+        else:
+            scores = queries @ keys.transpose(1, 2)
+        weights = torch.softmax(scores, dim=2)
+        return weights @ memory, weights
+
+
+def _fresh(*shape: int) -> nn.Parameter:
+    """A weight with variance 1 over its inputs."""
+    return nn.Parameter(torch.empty(shape).normal_(0.0, shape[-1] ** -0.5))

@@ -1,0 +1,243 @@
+"""Translation as the training loop sees it: batches of pairs, their losses, validation.
+
+The sources of a batch have one length, so that none is padded; targets are of like length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rnncli.config import Config
+from rnncli.errors import DataError, UsageError
+from rnncli.evaluation.translation import bleu_and_chrf
+from rnncli.models.encoder_decoder import EncoderDecoder
+from rnncli.nn.softmax import SampledVocabulary
+from rnncli.nn.stack import Run
+from rnncli.runtime import Runtime
+from rnncli.text.corpus import Progress
+from rnncli.text.pairs import (
+    EncodedPairs,
+    Pair,
+    PairFiles,
+    encode_pairs,
+    group_by_length,
+    pair_files,
+    read_pairs,
+    source_batch,
+    target_batch,
+)
+from rnncli.text.tokenizers import Tokenizer, load_sentencepiece, train_tokenizer
+from rnncli.training.events import NATS_A_TOKEN
+from rnncli.training.task import Loss, Task, Validation
+from rnncli.translation import SearchOptions, Translator
+
+SAMPLES = 3
+"""Translations shown at a validation."""
+
+
+def open_task(
+    config: Config, tokenizer: Tokenizer | None, runtime: Runtime, progress: Progress | None
+) -> Task:
+    """The task on the parallel text that ``config`` names; ``tokenizer``: that of the run to go on
+    with. Both sides have one vocabulary."""
+    if config.training.state != "reset":
+        raise UsageError(
+            f"training.state: {config.training.state!r} is for running text, and every pair begins "
+            "afresh; use 'reset'"
+        )
+    data = config.data
+    train = [list(read_pairs(files)) for files in pair_files(data.train, data.source, data.target)]
+    valid: list[Pair] | None = None
+    notes: list[str] = []
+    if data.valid is not None or data.valid_source is not None:
+        files = PairFiles(data.valid, data.valid_source, data.valid_target)
+        valid = list(read_pairs(files))
+    elif data.valid_fraction:
+        held = max(1, round(len(train[-1]) * data.valid_fraction))
+        train[-1], valid = train[-1][:-held], train[-1][-held:]
+        notes.append(
+            f"The last {held:,} of {held + len(train[-1]):,} pairs are held out for validation "
+            f"(data.valid_fraction = {data.valid_fraction:g}; data.valid names a file of its own)."
+        )
+    if not any(train):
+        raise DataError("no pairs to train on; give a file with some")
+    if tokenizer is None:
+        kind = config.tokenizer
+        tokenizer = (
+            load_sentencepiece(kind.model)
+            if kind.model is not None
+            else train_tokenizer(kind, _both_sides(train))
+        )
+    torch.manual_seed(config.seed)
+    return Translation(config, train, valid, tokenizer, runtime, notes)
+
+
+def _both_sides(train: Iterable[Iterable[Pair]]) -> Iterator[str]:
+    return (text for pairs in train for pair in pairs for text in pair)
+
+
+class Translation:
+    """``Task`` for an encoder-decoder; a loss is in nats a target token, line ends counted."""
+
+    def __init__(
+        self,
+        config: Config,
+        train: list[list[Pair]],
+        valid: list[Pair] | None,
+        tokenizer: Tokenizer,
+        runtime: Runtime,
+        notes: list[str],
+    ) -> None:
+        self.config, self.runtime = config, runtime
+        self._tokenizer = tokenizer
+        self.quantity = NATS_A_TOKEN
+        reverse = config.model.reverse_source
+        self._train = [
+            encode_pairs(p, tokenizer, max_length=config.data.max_length, reverse=reverse)
+            for p in train
+        ]
+        self._valid_text = valid or []
+        self._valid: EncodedPairs | None = None
+        if valid is not None:
+            self._valid = encode_pairs(valid, tokenizer, reverse=reverse)
+        dropped = sum(pairs.dropped for pairs in self._train)
+        if dropped:
+            notes.append(
+                f"{dropped:,} training pairs have more than {config.data.max_length} tokens on a "
+                "side and are left out (data.max_length)."
+            )
+        self.notes = tuple(notes)
+        self.train_sha256 = [pairs.fingerprint for pairs in self._train]
+        self.valid_sha256 = self._valid.fingerprint if self._valid else ""
+        self.train_tokens = sum(pairs.target_tokens for pairs in self._train)
+        self.valid_tokens = self._valid.target_tokens if self._valid else 0
+        self._model = EncoderDecoder(config.model, tokenizer.vocab_size)
+        for stack in (self._model.encoder, self._model.decoder):
+            stack.require_engine(config.training.engine)
+        counts = self._token_counts()
+        self._model.output.start_from(counts)
+        self._model.to(runtime.device)
+        self.run_as = Run(config.training.engine, runtime.dtype)
+        self.sampling: SampledVocabulary | None = None
+        if config.training.sampled_softmax:
+            size = config.training.sampled_softmax
+            self.sampling = SampledVocabulary(counts, size, runtime.device)
+        self.batch_text = f"{config.training.batch_size} pairs"
+        self.outputs = tokenizer.vocab_size
+        self.pieces = 0
+        self._epoch: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
+        self._batches: list[npt.NDArray[np.int64]] = []
+
+    @property
+    def model(self) -> EncoderDecoder:
+        return self._model
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+    @property
+    def positions(self) -> int:
+        return math.ceil(self.train_tokens / max(1, self.pieces))
+
+    def _token_counts(self) -> Tensor:
+        """(V,): how often each token occurs in the training targets."""
+        size = self._tokenizer.vocab_size
+        counts = np.zeros(size, np.int64)
+        for pairs in self._train:
+            if pairs.targets:
+                counts += np.bincount(np.concatenate(pairs.targets), minlength=size)
+            counts[self._tokenizer.boundary_id] += len(pairs)
+        return torch.from_numpy(counts)
+
+    # -- batches -----------------------------------------------------------------------------
+
+    def begin_epoch(self, epoch: int) -> None:
+        rng = np.random.default_rng([self.config.seed, epoch])
+        weights = self.config.data.weights or (1.0,) * len(self._train)
+        self._epoch = []
+        for pairs, weight in zip(self._train, weights, strict=True):
+            both = list(zip(pairs.sources, pairs.targets, strict=True))
+            self._epoch += both * int(weight)
+            some = rng.permutation(len(both))[: round((weight % 1.0) * len(both))]
+            self._epoch += [both[number] for number in some.tolist()]
+        if not self._epoch:
+            raise DataError("data.weights leave nothing to train on; raise them")
+        lengths = np.array([len(source) for source, _ in self._epoch], np.int64)
+        seconds = np.array([len(target) + 1 for _, target in self._epoch], np.int64)
+        self._batches = group_by_length(lengths, seconds, self.config.training.batch_size, rng)
+        self.pieces = len(self._batches)
+
+    def loss(self, piece: int, sampled: bool) -> Loss:
+        pairs = [self._epoch[number] for number in self._batches[piece]]
+        source, inputs, targets, mask = self._tensors(pairs)
+        self.model.train()
+        nats, extra = self.model.training_loss(
+            source, inputs, targets, mask, self.run_as, self.config.regularization,
+            self.sampling if sampled else None,
+        )  # fmt: skip
+        return Loss(nats + extra, float(nats.detach()), int(mask.sum()), 1.0)
+
+    def _tensors(
+        self, pairs: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        boundary = self._tokenizer.boundary_id
+        source = source_batch([left for left, _ in pairs], boundary)
+        arrays = (source, *target_batch([right for _, right in pairs], boundary))
+        tensors = [torch.from_numpy(array).to(self.runtime.device) for array in arrays]
+        return tensors[0], tensors[1], tensors[2], tensors[3]
+
+    def accept(self, *, carry: bool) -> None:
+        """Nothing is handed on from one batch to the next."""
+
+    def describe(self, piece: int) -> str:
+        return f"batch {piece} of {len(self._batches[piece])} pairs"
+
+    # -- validation --------------------------------------------------------------------------
+
+    def validate(self) -> Validation | None:
+        if self._valid is None:
+            return None
+        self.model.eval()
+        nats, pairs = 0.0, list(zip(self._valid.sources, self._valid.targets, strict=True))
+        lengths = np.array([len(source) for source, _ in pairs], np.int64)
+        seconds = np.array([len(target) for _, target in pairs], np.int64)
+        with torch.inference_mode():
+            for group in group_by_length(lengths, seconds, 64, None):
+                source, inputs, targets, mask = self._tensors([pairs[k] for k in group])
+                each = self.model.nats(source, inputs, targets, self.run_as)
+                nats += float(each[mask].sum(dtype=torch.float64))
+        translations = [t[0].text if t else "" for t in self._translator()(self._sources())]
+        bleu, chrf = bleu_and_chrf(translations, [target for _, target in self._valid_text])
+        scores = {"bleu": bleu.value, "chrf": chrf.value}
+        return Validation(nats, self._valid.target_tokens, scores)
+
+    def _sources(self) -> list[str]:
+        return [source for source, _ in self._valid_text]
+
+    def _translator(self) -> Translator:
+        return Translator(
+            [self.model], self._tokenizer, SearchOptions(beam_size=1, batch_size=64),
+            reverse_source=self.config.model.reverse_source,
+        )  # fmt: skip
+
+    def sample(self) -> str:
+        self.model.eval()
+        sources = self._sources()[:SAMPLES]
+        found = self._translator()(sources)
+        lines = [f"{s} -> {t[0].text if t else ''}" for s, t in zip(sources, found, strict=True)]
+        return "\n".join(lines)
+
+    # -- what a run needs to go on -----------------------------------------------------------
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Nothing was kept: batches follow from the seed and the epoch."""

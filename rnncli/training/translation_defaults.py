@@ -1,0 +1,62 @@
+"""A good configuration for parallel text that nobody has tuned for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rnncli.sections import DataConfig
+from rnncli.text.lines import Source
+from rnncli.text.pairs import pair_files
+
+SMALL_BYTES = 500_000
+DEFAULT_SECONDS = 600.0
+
+
+def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Values for every setting that matters and is not in ``fixed``, and the reasons.
+
+    ``fixed``: dotted names that the user has set. Raises FileError for a file that cannot be read.
+    """
+    sides = (tuple(fixed.get(f"data.{side}", ())) for side in ("source", "target"))
+    files = pair_files(data.train, *sides)
+    size = sum(
+        Source.of(path).path.stat().st_size
+        for one in files
+        for path in (one.table, one.source, one.target)
+        if path is not None
+    )
+    small = size < SMALL_BYTES
+    kind = str(fixed.get("tokenizer.kind", "word" if small else "bpe"))
+    H = 128 if small else 320
+    rate = float(fixed.get("regularization.dropout", 0.2 if small else 0.35))
+    values: dict[str, Any] = {
+        "tokenizer.kind": kind,
+        "model.layers": 1,
+        "model.hidden_size": H,
+        "model.embedding_size": int(fixed.get("model.hidden_size", H)),
+        "model.direction": "bidirectional",
+        "model.attention": "general",
+        "model.bridge": "linear",
+        "model.tied": True,
+        "model.embedding_scale": 8.0,
+        "regularization.dropout": rate,
+        "regularization.locked": True,
+        "regularization.label_smoothing": 0.1,
+        "optimizer.lr": 3e-3 if small else 2e-3,
+        "training.state": "reset",
+        "training.bptt": 0,
+        "training.batch_size": 32 if small else 64,
+        "schedule.warmup_steps": 100,
+    }
+    if kind in ("bpe", "unigram"):
+        values["tokenizer.vocab_size"] = 8000
+    if not any(fixed.get(f"training.{n}") for n in ("epochs", "max_steps", "max_seconds")):
+        values["training.max_seconds"] = DEFAULT_SECONDS
+    if "training.epochs" not in fixed:
+        values["training.epochs"] = 0
+    reasons = [
+        f"tokens: {kind}, one vocabulary for both sides, since the text has {size / 1e6:.2f} MB",
+        f"size: a bidirectional layer of {H} and a decoder of {H} with attention",
+    ]
+    return {name: value for name, value in values.items() if name not in fixed}, reasons

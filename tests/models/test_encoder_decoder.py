@@ -1,0 +1,129 @@
+"""An encoder-decoder: what depends on what, step by step and at once, the bridges, smoothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rnncli.errors import UsageError
+from rnncli.models.encoder_decoder import EncoderDecoder
+from rnncli.nn.stack import Run
+from rnncli.sections import ModelConfig, RegularizationConfig
+
+V, S, T, B = 11, 5, 4, 3
+RUN = Run("auto", torch.float64)
+KINDS: tuple[dict[str, Any], ...] = (
+    {"bridge": "last"},
+    {"cell": "gru", "attention": "general", "direction": "bidirectional"},
+    {"attention": "additive", "direction": "bidirectional", "tied": True, "bridge": "mean"},
+    {"cell": "gru-cho2014", "attention": "dot", "bridge": "zero"},
+    {"cell": "mingru", "attention": "general", "layers": 1},
+)
+
+
+def make(**config: Any) -> EncoderDecoder:
+    torch.manual_seed(0)
+    sizes = {"layers": 2, "hidden_size": 6, "embedding_size": 4, "init": "normal"}
+    model = EncoderDecoder(ModelConfig(**{**sizes, "init_scale": 0.5, **config}), V).double()
+    return model.eval()
+
+
+def batch() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    source = torch.randint(1, V, (S, B), generator=generator)
+    both = torch.randint(1, V, (T + 1, B), generator=generator)
+    both[0] = 0
+    return source, both[:-1], both[1:]
+
+
+@pytest.mark.parametrize("config", KINDS, ids=str)
+def test_step_by_step_gives_the_nats_of_all_at_once(config: dict[str, Any]) -> None:
+    model = make(**config)
+    source, inputs, targets = batch()
+    with torch.no_grad():
+        nats = model.nats(source, inputs, targets, RUN)
+        state = model.start(source, B)
+        for t in range(T):
+            logits, state = model.step(inputs[t], state)
+            each = -torch.log_softmax(logits, 1).gather(1, targets[t].unsqueeze(1)).squeeze(1)
+            torch.testing.assert_close(each, nats[t])
+
+
+@pytest.mark.parametrize("config", KINDS, ids=str)
+def test_every_source_token_matters_and_no_later_target(config: dict[str, Any]) -> None:
+    model = make(**config)
+    source, inputs, targets = batch()
+    with torch.no_grad():
+        nats = model.nats(source, inputs, targets, RUN)
+        for s in range(S):
+            other = source.clone()
+            other[s] = (other[s] + 1) % V
+            changed = model.nats(other, inputs, targets, RUN)
+            if config.get("bridge") != "zero" or config.get("attention", "none") != "none":
+                assert (changed - nats).abs().amax(0).min() > 1e-9
+        later = inputs.clone()
+        later[-1] = (later[-1] + 1) % V
+        changed = model.nats(source, later, targets, RUN)
+        torch.testing.assert_close(changed[:-1], nats[:-1])
+        assert (changed[-1] - nats[-1]).abs().min() > 1e-9
+
+
+@pytest.mark.parametrize("config", KINDS, ids=str)
+def test_the_state_goes_with_its_rows(config: dict[str, Any]) -> None:
+    model = make(**config)
+    source, inputs, _ = batch()
+    rows = torch.tensor([2, 0, 0, 1])
+    with torch.no_grad():
+        _, state = model.step(inputs[0], model.start(source, B))
+        mine, _ = model.step(inputs[1][rows], state.select(rows))
+        whole, _ = model.step(inputs[1], state)
+    torch.testing.assert_close(mine, whole[rows])
+
+
+def test_padding_of_targets_changes_nothing() -> None:
+    model = make(attention="general", direction="bidirectional").train()
+    source, inputs, targets = batch()
+    rates = RegularizationConfig(label_smoothing=0.1)
+    mask = torch.ones(T, B, dtype=torch.bool)
+    mask[-1, 1] = mask[-2:, 2] = False
+    found = []
+    for filler in (3, 7):
+        x, y = inputs.clone(), targets.clone()
+        y[~mask] = filler
+        x[1:][~mask[:-1]] = filler
+        nats, extra = model.training_loss(source, x, y, mask, RUN, rates)
+        gradients = torch.autograd.grad(nats + extra, list(model.parameters()))
+        found.append((nats, extra, *gradients))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_loss_and_label_smoothing_are_torchs(tied: bool) -> None:
+    model = make(attention="general", direction="bidirectional", tied=tied).train()
+    source, inputs, targets = batch()
+    mask = torch.ones(T, B, dtype=torch.bool)
+    rates = RegularizationConfig(label_smoothing=0.2)
+    nats, extra = model.training_loss(source, inputs, targets, mask, RUN, rates)
+    state = model.start(source, B)
+    logits = []
+    for t in range(T):
+        step, state = model.step(inputs[t], state)
+        logits.append(step)
+    rows = torch.cat(logits)
+    expected = torch.nn.functional.cross_entropy(rows, targets.reshape(-1), label_smoothing=0.2)
+    torch.testing.assert_close(nats + extra, expected)
+    mine = torch.autograd.grad(nats + extra, list(model.parameters()), retain_graph=True)
+    its = torch.autograd.grad(expected, list(model.parameters()))
+    for a, b in zip(mine, its, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"model\.bridge: 'last'.*bidirectional.*use 'linear'"):
+        make(bridge="last", direction="bidirectional")
+    with pytest.raises(UsageError, match=r"model\.output: .*softmax"):
+        make(output="adaptive")

@@ -1,0 +1,42 @@
+"""Attention against the formulas, row by row."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rnncli.errors import UsageError
+from rnncli.nn.attention import Attention
+
+B, S, T, H, M = 2, 4, 3, 5, 6
+
+
+@pytest.mark.parametrize("kind", ["dot", "general", "additive"])
+def test_the_published_scores(kind: str) -> None:
+    torch.manual_seed(0)
+    size = H if kind == "dot" else M
+    attention = Attention(kind, H, size).double()
+    queries = torch.randn(B, T, H, dtype=torch.float64)
+    memory = torch.randn(B, S, size, dtype=torch.float64)
+    contexts, weights = attention(queries, attention.keys(memory), memory)
+    for b in range(B):
+        for t in range(T):
+            h, scores = queries[b, t], []
+            for s in range(S):
+                m = memory[b, s]
+                if kind == "dot":
+                    scores.append(h @ m)
+                elif kind == "general":
+                    scores.append(h @ attention.U_a @ m)
+                else:
+                    inner = attention.W_a @ h + attention.U_a @ m
+                    scores.append(attention.v @ torch.tanh(inner))
+            alpha = torch.softmax(torch.stack(scores), 0)
+            torch.testing.assert_close(weights[b, t], alpha)
+            expected = sum(alpha[s] * memory[b, s] for s in range(S))
+            torch.testing.assert_close(contexts[b, t], expected)
+
+
+def test_dot_needs_vectors_of_one_size() -> None:
+    with pytest.raises(UsageError, match=r"model\.attention: dot .* 5 units.* 6; use 'general'"):
+        Attention("dot", 5, 6)
