@@ -24,6 +24,7 @@ RECURRENT_INITS = ("default", "orthogonal", "identity", "sparse", "uniform", "no
 DIRECTIONS = ("forward", "backward", "alternating", "bidirectional")
 RESIDUALS = ("none", "add", "highway")
 ATTENTIONS = ("none", "dot", "general", "additive")
+LOOK_UPS = ("after", "feeding", "before", "between")
 BRIDGES = ("zero", "last", "linear", "mean")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -113,6 +114,9 @@ class TokenizerConfig:
 class ModelConfig:
     """The network. With ``tied`` and unequal sizes the last layer has ``embedding_size`` units.
 
+    ``attention`` is a decoder's, and ``look_up`` where it stands (``rnncli.nn.attentive_cell``);
+    ``bridge`` is what leads from the encoder's last state, and ``direction`` the encoder's.
+
     ``cell`` is a name of ``rnncli.cell_table``, or one for each layer with commas between. The
     fields that may be None are options of cells: None is the cell's own default, and a value is
     refused when no layer's cell takes it. ``recurrent_init`` is that of the matrices that multiply
@@ -134,6 +138,7 @@ class ModelConfig:
     direction: str = "forward"
     residual: str = "none"
     attention: str = "none"
+    look_up: str = "after"
     bridge: str = "linear"
     reverse_source: bool = False
     output: str = "softmax"
@@ -186,6 +191,7 @@ class ModelConfig:
         require_choice("model", "direction", self.direction, DIRECTIONS)
         require_choice("model", "residual", self.residual, RESIDUALS)
         require_choice("model", "attention", self.attention, ATTENTIONS)
+        require_choice("model", "look_up", self.look_up, LOOK_UPS)
         require_choice("model", "bridge", self.bridge, BRIDGES)
         require_choice("model", "output", self.output, ("softmax", "adaptive"))
         require_choice("model", "init", self.init, INITS)

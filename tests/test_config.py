@@ -40,6 +40,7 @@ CHOICES = {
     "model.residual": module.RESIDUALS,
     "model.attention": module.ATTENTIONS,
     "model.bridge": module.BRIDGES,
+    "model.look_up": module.LOOK_UPS,
     "model.recurrent_init": module.RECURRENT_INITS,
     "model.input": ("embedding", "one-hot"),
     "model.nonlinearity": CELLS["elman"].choices["nonlinearity"],

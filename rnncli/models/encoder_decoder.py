@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from rnncli.errors import UsageError
 from rnncli.models.penalties import activation_penalty
-from rnncli.nn.attention import Attention
+from rnncli.nn.attention import Attention, fresh
+from rnncli.nn.attentive_cell import AttentiveCell, second_cell
+from rnncli.nn.cells import Cell, make_cell
 from rnncli.nn.dropout import dropout
 from rnncli.nn.embedding import Embedding
 from rnncli.nn.softmax import SampledVocabulary, Softmax
@@ -42,12 +44,13 @@ class DecoderState:
 
 
 class EncoderDecoder(nn.Module):
-    """Sutskever et al. 2014 without attention; with it the global attention of Luong et al. 2015:
-
-    h~(t) = tanh(W_c [c(t); h(t)]), c(t) the annotations weighted by their scores against h(t), and
-    the softmax reads h~(t). One vocabulary for both sides; ``tied``: source and target embeddings
-    and the output matrix are one. The encoder may read both ways, the decoder cannot. Follows the
-    step contract (``start``, ``step``). Raises UsageError for a configuration it cannot have.
+    """Sutskever et al. 2014 without attention; with it, ``look_up`` after, the global attention of
+    Luong et al. 2015: h~(t) = tanh(W_c [c(t); h(t)]), c(t) the annotations weighted by their scores
+    against h(t), and the softmax reads h~(t). With another ``look_up`` attention is part of the
+    decoder's first layer (``rnncli.nn.attentive_cell``). One vocabulary for both sides; ``tied``:
+    source and target embeddings and the output matrix are one. The encoder may read both ways, the
+    decoder cannot. Follows the step contract (``start``, ``step``). Raises UsageError for a
+    configuration it cannot have.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
@@ -66,11 +69,13 @@ class EncoderDecoder(nn.Module):
         self.attention: Attention | None = None
         readout = config.embedding_size if config.tied else H
         self.W_c: nn.Parameter | None = None
-        if config.attention != "none":
+        self.attentive: AttentiveCell | None = None
+        if config.attention != "none" and config.look_up != "after":
+            self.attentive = self._make_attentive(config, layers, M)
+        elif config.attention != "none":
             self.attention = Attention(config.attention, H, M)
         if self.attention is not None or readout != H:
-            size = H + (M if self.attention is not None else 0)
-            self.W_c = nn.Parameter(torch.empty(readout, size).normal_(0, size**-0.5))
+            self.W_c = fresh(readout, H + (M if self.attention is not None else 0))
         self.bridges = nn.ModuleList()
         if config.bridge in ("linear", "mean"):
             self._add_bridges(config, M)
@@ -81,9 +86,27 @@ class EncoderDecoder(nn.Module):
                 "bidirectional encoder has two; use 'linear', 'mean' or 'zero'"
             )
 
+    def _make_attentive(
+        self, config: ModelConfig, layers: ModelConfig, memory_size: int
+    ) -> AttentiveCell:
+        """The decoder's first layer with attention in it; takes the layer's place in the stack."""
+        cell = self.decoder.layers[0]
+        attention = Attention(config.attention, cell.output_size, memory_size)
+        second = None
+        if config.look_up == "between":
+            second = second_cell(make_cell(layers, memory_size, config.hidden_size))
+        attentive = AttentiveCell(cell, attention, config.look_up, memory_size, second)
+        self.decoder.cells[0] = attentive
+        return attentive
+
+    def _decoder_cells(self) -> list[Cell]:
+        """The decoder's cells, without the attention around the first one."""
+        cells = self.decoder.layers
+        return cells if self.attentive is None else [self.attentive.cell, *cells[1:]]
+
     def _add_bridges(self, config: ModelConfig, memory_size: int) -> None:
         """One linear map for each part of the decoder's first state, layer by layer."""
-        for layer, cell in enumerate(self.decoder.layers):
+        for layer, cell in enumerate(self._decoder_cells()):
             for part, size in enumerate(cell.state_sizes):
                 inputs = memory_size
                 if config.bridge == "linear":
@@ -116,24 +139,28 @@ class EncoderDecoder(nn.Module):
         outputs, last = self.encoder(x, start, run_as, rates)
         memory = outputs.to(self.source_embedding.weight.dtype).transpose(0, 1)
         layers = self._first_state(last, memory)
-        if self.attention is None:
-            memory = memory[:, :, :0]
-            return DecoderState(layers, memory, memory)
         if rates is not None and rates.dropout:
             memory = F.dropout(memory, rates.dropout)
-        return DecoderState(layers, memory, self.attention.keys(memory))
+        if self.attention is not None:
+            return DecoderState(layers, memory, self.attention.keys(memory))
+        nothing = memory[:, :, :0]
+        if self.attentive is not None:
+            keys = self.attentive.attention.keys(memory)
+            first = self.attentive.first_state(layers.layers[0], memory, keys)
+            layers = State((first, *layers.layers[1:]))
+        return DecoderState(layers, nothing, nothing)
 
     def _first_state(self, last: State, memory: Tensor) -> State:
         """What the decoder starts from, by ``bridge``: zero; the encoder's last state (last), or a
         tanh layer on it (linear; Cho et al. 2014) or on the mean annotation (mean)."""
         if self.bridge == "zero":
-            return self.decoder.start(len(memory))
+            return State(tuple(c.zero_state(len(memory)) for c in self._decoder_cells()))
         if self.bridge == "last":
             return last
         maps = iter(self.bridges)
         width = self.encoder.cells_a_layer
         layers: list[CellState] = []
-        for layer, cell in enumerate(self.decoder.layers):
+        for layer, cell in enumerate(self._decoder_cells()):
             parts = []
             for part in range(len(cell.state_sizes)):
                 v = memory.mean(1)

@@ -28,27 +28,31 @@ class Attention(nn.Module):
                 "use 'general' or 'additive'"
             )
         if kind != "dot":
-            self.U_a = _fresh(query_size, memory_size)
+            self.U_a = fresh(query_size, memory_size)
         if kind == "additive":
-            self.W_a = _fresh(query_size, query_size)
-            self.v = _fresh(query_size)
+            self.W_a = fresh(query_size, query_size)
+            self.v = fresh(query_size)
 
     def keys(self, memory: Tensor) -> Tensor:
         """memory: (B, S, M) -> (B, S, K)."""
         return memory if self.kind == "dot" else F.linear(memory, self.U_a)
 
+    def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """queries: (B, T, H), those of additive attention already multiplied by W_a; keys:
+        (B, S, K) -> (B, T, S)."""
+        if self.kind == "additive":
+            return torch.tanh(queries.unsqueeze(2) + keys.unsqueeze(1)) @ self.v
+        return queries @ keys.transpose(1, 2)
+
     def forward(self, queries: Tensor, keys: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """queries: (B, T, H), keys: (B, S, K), memory: (B, S, M) -> contexts (B, T, M) and weights
         (B, T, S)."""
         if self.kind == "additive":
-            both = F.linear(queries, self.W_a).unsqueeze(2) + keys.unsqueeze(1)
-            scores = torch.tanh(both) @ self.v
-        else:
-            scores = queries @ keys.transpose(1, 2)
-        weights = torch.softmax(scores, dim=2)
+            queries = F.linear(queries, self.W_a)
+        weights = torch.softmax(self.scores(queries, keys), dim=2)
         return weights @ memory, weights
 
 
-def _fresh(*shape: int) -> nn.Parameter:
+def fresh(*shape: int) -> nn.Parameter:
     """A weight with variance 1 over its inputs."""
     return nn.Parameter(torch.empty(shape).normal_(0.0, shape[-1] ** -0.5))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import ROOT
+from tests.helpers import ROOT, run_cli
 from tests.training.test_translation import config, run, write_pairs
 
 
@@ -18,18 +18,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_one_line_out_for_each_line_in(folder, rnncli):
-    code, out, err = rnncli("translate", folder / "run", stdin=b"six two\n\nxyz \xff\nfive")
+def call(*arguments: object, input: bytes = b"") -> tuple[int, str, str]:
+    """The real command line: its exit code, standard output and error."""
+    done = run_cli(*map(str, arguments), input=input)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def test_one_line_out_for_each_line_in(folder: Path):
+    code, out, err = call("translate", folder / "run", input=b"six two\n\nxyz \xff\nfive")
     assert code == 0
     lines = out.split("\n")
     assert (lines[0], lines[1], lines[3], lines[4:]) == ("TWO SIX", "", "FIVE", [""])
     assert "1 bad line" in err
 
 
-def test_json_with_several_translations(folder, rnncli):
-    code, out, _ = rnncli(
-        "translate", folder / "run", "--json", "--n-best", 2, stdin=b"six two\n\n"
-    )
+def test_json_with_several_translations(folder: Path):
+    code, out, _ = call("translate", folder / "run", "--json", "--n-best", 2, input=b"six two\n\n")
     assert code == 0
     first, second = map(json.loads, out.splitlines())
     assert first["translations"][0]["text"] == "TWO SIX"
@@ -38,33 +42,33 @@ def test_json_with_several_translations(folder, rnncli):
     assert second == {"source": "", "translations": []}
 
 
-def test_evaluate_on_pairs(folder, rnncli):
-    code, out, err = rnncli("evaluate", folder / "run", folder / "p.tsv", "--json")
+def test_evaluate_on_pairs(folder: Path):
+    code, out, err = call("evaluate", folder / "run", folder / "p.tsv", "--json")
     assert code == 0, err
     figures = json.loads(out)
     assert figures["bleu"] > 95 and figures["exact_match"] > 0.95
     assert "tok:13a" in figures["signature"] and "version:" in figures["signature"]
 
 
-def test_wrong_models_and_files(folder, rnncli, tmp_path):
-    assert rnncli("train", ROOT / "sample_data" / "book.txt", "--out", tmp_path / "lm",
+def test_wrong_models_and_files(folder: Path, tmp_path: Path):
+    assert call("train", ROOT / "sample_data" / "book.txt", "--out", tmp_path / "lm",
                   "--max-steps", 1, "--hidden-size", 8)[0] == 0  # fmt: skip
-    code, _, err = rnncli("translate", tmp_path / "lm", stdin=b"a\n")
+    code, _, err = call("translate", tmp_path / "lm", input=b"a\n")
     assert code == 2 and "model for --task lm; this needs a model of translation" in err
-    code, _, err = rnncli("score", folder / "run", stdin=b"a\n")
+    code, _, err = call("score", folder / "run", input=b"a\n")
     assert code == 2 and "model for --task translate; this needs a language model" in err
-    code, _, err = rnncli("translate", folder / "run", "--n-best", 2, stdin=b"a\n")
+    code, _, err = call("translate", folder / "run", "--n-best", 2, input=b"a\n")
     assert code == 2 and "--n-best: needs --json" in err
     (tmp_path / "s").write_text("a\nb\n")
     (tmp_path / "t").write_text("a\n")
-    code, _, err = rnncli("train", "--source", tmp_path / "s", "--target", tmp_path / "t",
+    code, _, err = call("train", "--source", tmp_path / "s", "--target", tmp_path / "t",
                           "--out", tmp_path / "x")  # fmt: skip
     assert code == 65 and "has 2 lines and" in err
 
 
-def test_train_on_sample_pairs(rnncli, tmp_path):
+def test_train_on_sample_pairs(tmp_path: Path):
     data = ROOT / "sample_data"
-    code, _, err = rnncli(
+    code, _, err = call(
         "train", data / "pairs.tsv", "--task", "translate", "--valid", data / "pairs.valid.tsv",
         "--out", tmp_path / "run", "--max-steps", 3, "--hidden-size", 16,
     )  # fmt: skip

@@ -21,6 +21,9 @@ KINDS: tuple[dict[str, Any], ...] = (
     {"attention": "additive", "direction": "bidirectional", "tied": True, "bridge": "mean"},
     {"cell": "gru-cho2014", "attention": "dot", "bridge": "zero"},
     {"cell": "mingru", "attention": "general", "layers": 1},
+    {"cell": "gru", "attention": "additive", "look_up": "before", "layers": 1},
+    {"attention": "general", "look_up": "feeding", "direction": "bidirectional", "tied": True},
+    {"cell": "gru", "attention": "dot", "look_up": "between", "bridge": "zero", "layers": 1},
 )
 
 
@@ -127,3 +130,43 @@ def test_what_cannot_be_is_refused() -> None:
         make(bridge="last", direction="bidirectional")
     with pytest.raises(UsageError, match=r"model\.output: .*softmax"):
         make(output="adaptive")
+
+
+@pytest.mark.parametrize("look_up", ["before", "feeding", "between"])
+def test_attention_in_the_decoder_is_the_published_one(look_up: str) -> None:
+    """One target step after another, written out with torch's own GRU cells."""
+    model = make(cell="gru", attention="additive", look_up=look_up, layers=1, bridge="mean")
+    source, inputs, _ = batch()
+    attentive = model.attentive
+    assert attentive is not None
+    with torch.no_grad():
+        _, state = model.step(inputs[0], model.start(source, B))
+        logits, _ = model.step(inputs[1], state)
+        out, h, memory, keys = state.layers.layers[0]
+
+        def gru(cell: torch.nn.Module, read: Tensor, h: Tensor) -> Tensor:
+            r_x, z_x, n_x = read.chunk(3, 1)
+            r_h, z_h, n_h = (h @ cell.W_hh.T).chunk(3, 1)
+            z = torch.sigmoid(z_x + z_h)
+            n = torch.tanh(n_x + torch.sigmoid(r_x + r_h) * (n_h + cell.a_n))
+            return (1 - z) * n + z * h
+
+        def look(query: Tensor) -> Tensor:
+            inner = torch.tanh(keys + (query @ attentive.attention.W_a.T).unsqueeze(1))
+            alpha = torch.softmax(inner @ attentive.attention.v, 1)
+            return (alpha.unsqueeze(2) * memory).sum(1)
+
+        y = model.target_embedding(inputs[1]) @ attentive.cell.W_xh.T + attentive.cell.a
+        if look_up == "before":
+            context = look(h)
+            h = gru(attentive.cell, y + context @ attentive.W_f.T, h)
+        elif look_up == "feeding":
+            h = gru(attentive.cell, y + out @ attentive.W_f.T, h)
+            context = look(h)
+        else:
+            s = gru(attentive.cell, y, h)
+            context = look(s)
+            h = gru(attentive.second, context @ attentive.second.W_xh.T + attentive.second.a, s)
+        read = torch.tanh(torch.cat([context, h], 1) @ attentive.W_c.T)
+        expected = read @ model.output.W_hy.T + model.output.b
+    torch.testing.assert_close(logits, expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,11 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def write_pairs(path: Path, count: int = 400) -> Path:
+def write_pairs(path: Path, count: int = 800) -> Path:
     """Sources of one to four words; their translations are they in reverse, in capitals."""
-    lines = []
+    rng, lines = random.Random(1), []
     for k in range(count):
-        words = [WORDS[(k * 7 + j * (k % 5 + 1)) % 6] for j in range(k % 4 + 1)]
+        words = rng.choices(WORDS, k=k % 4 + 1)
         lines.append(f"{' '.join(words)}\t{' '.join(w.upper() for w in reversed(words))}\n")
     path.write_text("".join(lines))
     return path

@@ -1,0 +1,113 @@
+"""A decoder's cell that looks up its source at every step.
+
+Without it (``model.look_up`` after) a decoder runs by itself, and attention reads all of its states
+at once, which is faster.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rnncli.errors import UsageError
+from rnncli.nn.attention import Attention, fresh
+from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.cells.wrapper import Wrapper
+from rnncli.nn.state import CellState
+
+
+class AttentiveCell(Wrapper):
+    """A cell, an attention and a layer that joins the two, h~(t) = tanh(W_c [c(t); h(t)]).
+
+    feeding: h(t) = cell([y(t); h~(t-1)], h(t-1)), c(t) looked up by h(t) (Luong et al. 2015, sec.
+    3.3, input feeding). before: c(t) looked up by h(t-1), h(t) = cell([y(t); c(t)], h(t-1))
+    (Bahdanau et al. 2015, app. A.2.2). between: s(t) = cell(y(t), h(t-1)), c(t) looked up by s(t),
+    h(t) = second cell (c(t), s(t)) (the conditional unit of Nematus, Sennrich et al. 2017).
+
+    The state is h~, that of the cell, the annotations (B, S, M) and their keys (B, S, K); the last
+    two never change. The output is h~, of as many units as the cell.
+    """
+
+    def __init__(
+        self, cell: Cell, attention: Attention, look_up: str, memory_size: int, second: Cell | None
+    ) -> None:
+        """``second``: for ``between``, a cell like ``cell`` that reads annotations. Raises
+        UsageError for a cell to whose input nothing can be added."""
+        super().__init__(cell)
+        H = cell.output_size
+        if look_up != "between" and not cell.projects_plainly:
+            raise UsageError(
+                f"model.look_up: {look_up!r} adds to the cell's input, which this cell does not "
+                "read as a plain sum; use 'between' or 'after'"
+            )
+        self.attention, self.look_up, self.second = attention, look_up, second
+        self.W_c = fresh(H, memory_size + H)
+        if look_up != "between":
+            self.W_f = fresh(len(cell.a), H if look_up == "feeding" else memory_size)
+
+    @property
+    def part_kinds(self) -> tuple[str, ...]:
+        return ("hidden", *self.cell.part_kinds, "input", "input")
+
+    @property
+    def emits_h(self) -> bool:
+        return True
+
+    def first_state(self, state: CellState, memory: Tensor, keys: Tensor) -> CellState:
+        """``state``: the cell's own, parts of (B, H); memory: (B, S, M), keys: (B, S, K)."""
+        return (torch.zeros_like(state[0]), *state, memory, keys)
+
+    def recurrent_weights(self) -> dict[str, Tensor]:
+        feeding = {"W_f": self.W_f} if self.look_up == "feeding" else {}
+        return {**super().recurrent_weights(), **feeding}
+
+    def step_weights(self) -> dict[str, Tensor]:
+        weights = {**super().step_weights(), "W_c": self.W_c}
+        if self.look_up != "between":
+            weights["W_f"] = self.W_f
+        if self.attention.kind == "additive":
+            weights["attention.W_a"] = self.attention.W_a
+        if self.second is not None:
+            of_second = {"W_xh": self.second.W_xh, **self.second.step_weights()}
+            weights |= {f"second.{name}": weight for name, weight in of_second.items()}
+        return weights
+
+    def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
+        out, *parts, memory, keys = state
+        before: CellState = tuple(parts)
+        if self.look_up == "before":
+            context = self._context(before[0], memory, keys, product)
+            after = self._cell(projected + product("W_f", context), before, product)
+        elif self.look_up == "feeding":
+            after = self._cell(projected + product("W_f", out), before, product)
+            context = self._context(after[0], memory, keys, product)
+        else:
+            assert self.second is not None
+            after = self._cell(projected, before, product)
+            context = self._context(after[0], memory, keys, product)
+            read = product("second.W_xh", context) + self.second.a
+            after = self.second.step(read, after, lambda n, v: product(f"second.{n}", v))
+        out = torch.tanh(product("W_c", torch.cat([context, after[0]], dim=1)))
+        return (out, *after, memory, keys)
+
+    def _cell(self, projected: Tensor, state: CellState, product: Product) -> CellState:
+        return self.cell.step(projected, state, lambda name, v: product(f"cell.{name}", v))
+
+    def _context(self, query: Tensor, memory: Tensor, keys: Tensor, product: Product) -> Tensor:
+        """query: (B, H) -> the annotations weighted by their scores against it (B, M)."""
+        if self.attention.kind == "additive":
+            query = product("attention.W_a", query)
+        weights = torch.softmax(self.attention.scores(query.unsqueeze(1), keys), dim=2)
+        return (weights @ memory).squeeze(1)
+
+
+def second_cell(cell: nn.Module | None) -> Cell | None:
+    """``cell`` if it can be a second one of ``between``. Raises UsageError when it cannot."""
+    if cell is None:
+        return None
+    assert isinstance(cell, Cell)
+    if not cell.projects_plainly:
+        raise UsageError(
+            "model.look_up: 'between' needs a cell that reads its input as a plain sum; use 'after'"
+        )
+    return cell
