@@ -15,7 +15,7 @@ from rnncli.errors import UsageError, choices_hint
 
 TOKENIZERS = ("byte", "char", "word", "bpe", "unigram")
 ENGINES = ("auto", "reference", "deferred", "closed", "scan", "vendor")
-OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta")
 SCHEDULES = ("constant", "newbob", "step", "cosine")
 AVERAGING = ("none", "nt", "ema")
 STATES = ("carried", "reset")

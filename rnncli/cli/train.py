@@ -13,6 +13,7 @@ from rnncli.cell_table import CELLS
 from rnncli.cli.console import note
 from rnncli.config import Config, parse_assignment
 from rnncli.errors import UsageError
+from rnncli.sections import OPTIMIZERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,7 +83,7 @@ def train(
     max_time: Annotated[str | None, _option("Wall-clock time: 90s, 10m, 1h30m.")] = None,
     batch_size: Annotated[int | None, _option("Parallel streams, or lines.")] = None,
     bptt: Annotated[int | None, _option("Steps that gradients flow back.")] = None,
-    optimizer: Annotated[str | None, _option("sgd, adam, adamw, rmsprop or adagrad.")] = None,
+    optimizer: Annotated[str | None, _option(f"{', '.join(OPTIMIZERS)}.")] = None,
     lr: Annotated[float | None, _option("Learning rate.")] = None,
     clip_norm: Annotated[float | None, _option("Largest gradient norm; 0: any.")] = None,
     seed: Annotated[int | None, _option("Seed of everything random.")] = None,

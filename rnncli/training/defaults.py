@@ -20,7 +20,7 @@ from rnncli.text.lines import Source
 DEFAULT_SECONDS = 600.0
 LOOK_BYTES = 1 << 20
 CHAR_LIMIT_BYTES = 30_000_000
-LEARNING_RATES = {"sgd": 5.0, "adagrad": 0.05}
+LEARNING_RATES = {"sgd": 5.0, "adagrad": 0.05, "adadelta": 1.0}
 """Where the rate that suits Adam and RMSprop does not; gradients are clipped at norm 1."""
 
 

@@ -127,12 +127,31 @@ def _adagrad(o: Optimizer, numbers: list[int], weights: Tensors, g: Tensors, dec
     torch._foreach_addcdiv_(weights, g, scale, value=-o.lr)
 
 
+def _adadelta(o: Optimizer, numbers: list[int], weights: Tensors, g: Tensors, decay: float) -> None:
+    """Zeiler 2012, alg. 1, its step times lr: r = rho r + (1 - rho) g^2, d = g sqrt(s + eps) /
+    sqrt(r + eps), s = rho s + (1 - rho) d^2;  w -= lr d."""
+    if decay:
+        g = list(torch._foreach_add(g, weights, alpha=decay))
+    r, s = o.remembered("square_avg", numbers), o.remembered("acc_delta", numbers)
+    torch._foreach_mul_(r, o.config.rho)
+    torch._foreach_addcmul_(r, g, g, value=1 - o.config.rho)
+    step = torch._foreach_add(s, o.config.eps)
+    scale = torch._foreach_add(r, o.config.eps)
+    torch._foreach_div_(step, scale)
+    torch._foreach_sqrt_(step)
+    torch._foreach_mul_(step, g)
+    torch._foreach_mul_(s, o.config.rho)
+    torch._foreach_addcmul_(s, step, step, value=1 - o.config.rho)
+    torch._foreach_add_(weights, step, alpha=-o.lr)
+
+
 RULES: dict[str, Callable[[Optimizer, list[int], Tensors, Tensors, float], None]] = {
     "sgd": _sgd,
     "adam": _adam,
     "adamw": _adam,
     "rmsprop": _rmsprop,
     "adagrad": _adagrad,
+    "adadelta": _adadelta,
 }
 
 

@@ -196,6 +196,8 @@ def torchs(config: OptimizerConfig, layer: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.RMSprop(
             weights, lr, config.rho, config.eps, weight_decay=decay, momentum=config.momentum
         )
+    if config.name == "adadelta":
+        return torch.optim.Adadelta(weights, lr, config.rho, config.eps, weight_decay=decay)
     return torch.optim.Adagrad(weights, lr, weight_decay=decay, eps=config.eps)
 
 
