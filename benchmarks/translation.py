@@ -5,8 +5,9 @@
 DATA/multi30k holds train, valid and test2016 with the languages' names as endings (captions of
 Flickr, raw text). Every budget is a run of its own through the real command, with the
 configuration that ``rnncli train`` chooses for it (options after ``--`` are handed on to it). The
-wall clock is that of the whole process, from start-up to the saved model; BLEU is sacreBLEU's, cased and lowercased, of
-translations by ``rnncli translate`` with a beam of 5, whose time is that of the whole process, too.
+wall clock is that of the whole process, from start-up to the saved model; BLEU is sacreBLEU's,
+cased and lowercased, of translations by ``rnncli translate`` with a beam of 5, whose time is that
+of the whole process, too.
 """
 
 from __future__ import annotations
