@@ -25,6 +25,8 @@ DIRECTIONS = ("forward", "backward", "alternating", "bidirectional")
 RESIDUALS = ("none", "add", "highway")
 ATTENTIONS = ("none", "dot", "general", "additive")
 LOOK_UPS = ("after", "feeding", "before", "between")
+CONTEXTS = ("start", "every-step")
+READOUTS = ("tanh", "maxout")
 BRIDGES = ("zero", "last", "linear", "mean")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -115,7 +117,8 @@ class ModelConfig:
     """The network. With ``tied`` and unequal sizes the last layer has ``embedding_size`` units.
 
     ``attention`` is a decoder's, and ``look_up`` where it stands (``rnncli.nn.attentive_cell``);
-    ``bridge`` is what leads from the encoder's last state, and ``direction`` the encoder's.
+    ``bridge`` is what leads from the encoder's last state, and ``direction`` the encoder's. Without
+    attention the source may be given to every step of the decoder and to its output (``context``).
 
     ``cell`` is a name of ``rnncli.cell_table``, or one for each layer with commas between. The
     fields that may be None are options of cells: None is the cell's own default, and a value is
@@ -139,6 +142,8 @@ class ModelConfig:
     residual: str = "none"
     attention: str = "none"
     look_up: str = "after"
+    context: str = "start"
+    readout: str = "tanh"
     bridge: str = "linear"
     reverse_source: bool = False
     output: str = "softmax"
@@ -192,6 +197,8 @@ class ModelConfig:
         require_choice("model", "residual", self.residual, RESIDUALS)
         require_choice("model", "attention", self.attention, ATTENTIONS)
         require_choice("model", "look_up", self.look_up, LOOK_UPS)
+        require_choice("model", "context", self.context, CONTEXTS)
+        require_choice("model", "readout", self.readout, READOUTS)
         require_choice("model", "bridge", self.bridge, BRIDGES)
         require_choice("model", "output", self.output, ("softmax", "adaptive"))
         require_choice("model", "init", self.init, INITS)

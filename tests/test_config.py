@@ -41,6 +41,8 @@ CHOICES = {
     "model.attention": module.ATTENTIONS,
     "model.bridge": module.BRIDGES,
     "model.look_up": module.LOOK_UPS,
+    "model.context": module.CONTEXTS,
+    "model.readout": module.READOUTS,
     "model.recurrent_init": module.RECURRENT_INITS,
     "model.input": ("embedding", "one-hot"),
     "model.nonlinearity": CELLS["elman"].choices["nonlinearity"],

@@ -47,7 +47,11 @@ class EncoderDecoder(nn.Module):
     """Sutskever et al. 2014 without attention; with it, ``look_up`` after, the global attention of
     Luong et al. 2015: h~(t) = tanh(W_c [c(t); h(t)]), c(t) the annotations weighted by their scores
     against h(t), and the softmax reads h~(t). With another ``look_up`` attention is part of the
-    decoder's first layer (``rnncli.nn.attentive_cell``). One vocabulary for both sides; ``tied``:
+    decoder's first layer (``rnncli.nn.attentive_cell``). Without attention and with ``context``
+    every-step, the decoder of Cho et al. 2014 (app. A): c = tanh(V h(S)), h of the encoder's last
+    layer, is read at every step beside y(t-1), and by the output layer. ``readout`` maxout: what
+    the softmax reads is the greater of each two units of W_c [c; h; y(t-1)] (there, and Bahdanau et
+    al. 2015), not a tanh of W_c [c; h]. One vocabulary for both sides; ``tied``:
     source and target embeddings and the output matrix are one. The encoder may read both ways, the
     decoder cannot. Follows the step contract (``start``, ``step``). Raises UsageError for a
     configuration it cannot have.
@@ -64,8 +68,18 @@ class EncoderDecoder(nn.Module):
         self.source_embedding = Embedding(config, vocab_size)
         self._target_embedding = None if config.tied else Embedding(config, vocab_size)
         self.encoder = Stack(layers, self.source_embedding.size)
-        self.decoder = Stack(replace(layers, direction="forward"), self.target_embedding.size)
-        M, H = self.encoder.output_size, self.decoder.output_size
+        M, E = self.encoder.output_size, self.target_embedding.size
+        self.V: nn.Parameter | None = None
+        if config.context == "every-step":
+            if config.attention != "none":
+                raise UsageError(
+                    "model.context: attention finds a context of its own for every step; use "
+                    "context = 'start', or attention = 'none'"
+                )
+            self.V = fresh(config.hidden_size, M)
+        C = 0 if self.V is None else config.hidden_size
+        self.decoder = Stack(replace(layers, direction="forward"), E + C)
+        H = self.decoder.output_size
         self.attention: Attention | None = None
         readout = config.embedding_size if config.tied else H
         self.W_c: nn.Parameter | None = None
@@ -74,8 +88,12 @@ class EncoderDecoder(nn.Module):
             self.attentive = self._make_attentive(config, layers, M)
         elif config.attention != "none":
             self.attention = Attention(config.attention, H, M)
-        if self.attention is not None or readout != H:
-            self.W_c = fresh(readout, H + (M if self.attention is not None else 0))
+            C = M
+        self.maxout = config.readout == "maxout"
+        if self.maxout:
+            self.W_c = fresh(2 * readout, C + H + E)
+        elif C or readout != H:
+            self.W_c = fresh(readout, C + H)
         self.bridges = nn.ModuleList()
         if config.bridge in ("linear", "mean"):
             self._add_bridges(config, M)
@@ -144,6 +162,9 @@ class EncoderDecoder(nn.Module):
         if self.attention is not None:
             return DecoderState(layers, memory, self.attention.keys(memory))
         nothing = memory[:, :, :0]
+        if self.V is not None:
+            c = torch.tanh(F.linear(self._last_output(last), self.V))
+            return DecoderState(layers, c.unsqueeze(1), nothing)
         if self.attentive is not None:
             keys = self.attentive.attention.keys(memory)
             first = self.attentive.first_state(layers.layers[0], memory, keys)
@@ -171,14 +192,32 @@ class EncoderDecoder(nn.Module):
             layers.append(tuple(parts))
         return State(tuple(layers))
 
-    def _read_out(self, h: Tensor, state: DecoderState) -> Tensor:
-        """h: (T, B, H) -> what the output layer reads (T, B, R)."""
+    def _last_output(self, last: State) -> Tensor:
+        """h of the encoder's last layer after its last step (B, M)."""
+        width = self.encoder.cells_a_layer
+        return torch.cat([layer[0] for layer in last.layers[-width:]], dim=1)
+
+    def _decoder_input(self, y: Tensor, state: DecoderState) -> Tensor:
+        """y: (T, B, E) -> what the decoder reads (T, B, E + C)."""
+        if self.V is None:
+            return y
+        c = state.memory.transpose(0, 1).expand(len(y), -1, -1)
+        return torch.cat([y, c.to(y.dtype)], dim=2)
+
+    def _read_out(self, h: Tensor, y: Tensor, state: DecoderState) -> Tensor:
+        """h: (T, B, H), y: (T, B, E) -> what the output layer reads (T, B, R)."""
         if self.W_c is None:
             return h
+        parts = [h]
         if self.attention is not None:
             context, _ = self.attention(h.transpose(0, 1), state.keys, state.memory)
-            h = torch.cat([context.transpose(0, 1), h], dim=2)
-        return torch.tanh(F.linear(h, self.W_c))
+            parts = [context.transpose(0, 1), h]
+        elif self.V is not None:
+            parts = [state.memory.transpose(0, 1).expand(len(h), -1, -1), h]
+        if not self.maxout:
+            return torch.tanh(F.linear(torch.cat(parts, dim=2), self.W_c))
+        pairs = F.linear(torch.cat([*parts, y.to(h.dtype)], dim=2), self.W_c)
+        return pairs.unflatten(2, (-1, 2)).amax(3)
 
     # -- training ----------------------------------------------------------------------------
 
@@ -198,9 +237,9 @@ class EncoderDecoder(nn.Module):
         state = self.encode(source, run_as, rates)
         y = self.target_embedding(inputs, rates.dropout_embedding)
         y = dropout(y, rates.input_rate, locked=rates.locked)
-        raw, _ = self.decoder(y, state.layers, run_as, rates)
+        raw, _ = self.decoder(self._decoder_input(y, state), state.layers, run_as, rates)
         raw = raw.to(self.source_embedding.weight.dtype)
-        h = dropout(self._read_out(raw, state), rates.output_rate, locked=rates.locked)
+        h = dropout(self._read_out(raw, y, state), rates.output_rate, locked=rates.locked)
         rows, flat = h[mask], targets[mask]
         scale = torch.full(flat.shape, 1.0 / max(1, len(flat)), device=flat.device)
         nats = self.output.loss(rows, flat, scale, self.tied_weight, run_as.dtype, sampling)
@@ -219,8 +258,9 @@ class EncoderDecoder(nn.Module):
     def nats(self, source: Tensor, inputs: Tensor, targets: Tensor, run_as: Run) -> Tensor:
         """-log p of every target (T, B); shapes as in ``training_loss``, no dropout."""
         state = self.encode(source, run_as, None)
-        raw, _ = self.decoder(self.target_embedding(inputs), state.layers, run_as, None)
-        h = self._read_out(raw.to(self.source_embedding.weight.dtype), state)
+        y = self.target_embedding(inputs)
+        raw, _ = self.decoder(self._decoder_input(y, state), state.layers, run_as, None)
+        h = self._read_out(raw.to(self.source_embedding.weight.dtype), y, state)
         flat = self.output.nats(h.reshape(-1, h.shape[2]), targets.reshape(-1), self.tied_weight)
         return flat.view(targets.shape)
 
@@ -232,6 +272,7 @@ class EncoderDecoder(nn.Module):
 
     def step(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """tokens: (B,) -> logits (B, V) and the next state."""
-        h, layers = self.decoder.step(self.target_embedding(tokens), state.layers)
-        logits = self.output.logits(self._read_out(h.unsqueeze(0), state)[0], self.tied_weight)
+        y = self.target_embedding(tokens).unsqueeze(0)
+        h, layers = self.decoder.step(self._decoder_input(y, state)[0], state.layers)
+        logits = self.output.logits(self._read_out(h.unsqueeze(0), y, state)[0], self.tied_weight)
         return logits, DecoderState(layers, state.memory, state.keys)

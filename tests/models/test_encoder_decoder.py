@@ -21,6 +21,8 @@ KINDS: tuple[dict[str, Any], ...] = (
     {"attention": "additive", "direction": "bidirectional", "tied": True, "bridge": "mean"},
     {"cell": "gru-cho2014", "attention": "dot", "bridge": "zero"},
     {"cell": "mingru", "attention": "general", "layers": 1},
+    {"cell": "gru-cho2014", "context": "every-step", "readout": "maxout", "layers": 1},
+    {"attention": "general", "readout": "maxout", "tied": True, "direction": "bidirectional"},
     {"cell": "gru", "attention": "additive", "look_up": "before", "layers": 1},
     {"attention": "general", "look_up": "feeding", "direction": "bidirectional", "tied": True},
     {"cell": "gru", "attention": "dot", "look_up": "between", "bridge": "zero", "layers": 1},
@@ -169,4 +171,33 @@ def test_attention_in_the_decoder_is_the_published_one(look_up: str) -> None:
             h = gru(attentive.second, context @ attentive.second.W_xh.T + attentive.second.a, s)
         read = torch.tanh(torch.cat([context, h], 1) @ attentive.W_c.T)
         expected = read @ model.output.W_hy.T + model.output.b
+    torch.testing.assert_close(logits, expected)
+
+
+def test_the_encoder_decoder_of_cho_2014() -> None:
+    """Appendix A, step after step: c in the decoder's start, its steps and its output."""
+    model = make(cell="gru-cho2014", context="every-step", readout="maxout", layers=1)
+    source, inputs, _ = batch()
+
+    def unit(cell: torch.nn.Module, x: Tensor, h: Tensor) -> Tensor:
+        x_r, x_z, x_n = (x @ cell.W_xh.T + cell.a).chunk(3, 1)
+        h_r, h_z = (h @ cell.W_hh.T).chunk(2, 1)
+        r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
+        return z * h + (1 - z) * torch.tanh(x_n + (r * h) @ cell.U.T)
+
+    with torch.no_grad():
+        h = torch.zeros(B, 6, dtype=torch.float64)
+        for x in model.source_embedding(source):
+            h = unit(model.encoder.layers[0], x, h)
+        c = torch.tanh(h @ model.V.T)
+        h = torch.tanh(model.bridges[0](h))
+        for tokens in inputs:
+            y = model.target_embedding(tokens)
+            h = unit(model.decoder.layers[0], torch.cat([y, c], 1), h)
+        both = torch.cat([c, h, y], 1) @ model.W_c.T
+        s = torch.maximum(both[:, 0::2], both[:, 1::2])
+        expected = s @ model.output.W_hy.T + model.output.b
+        state = model.start(source, B)
+        for tokens in inputs:
+            logits, state = model.step(tokens, state)
     torch.testing.assert_close(logits, expected)
