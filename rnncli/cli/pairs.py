@@ -24,7 +24,7 @@ def evaluate_translation(
     threads: int,
 ) -> None:
     """Translate the sources of a table, or of a file, and print what the translations are worth."""
-    from rnncli.evaluation.translation import bleu_and_chrf, exact_match
+    from rnncli.evaluation.translation import bleu_and_chrf, exact_match, token_error_rate
     from rnncli.loading import load_translators
     from rnncli.runtime import prepare
     from rnncli.text.pairs import PairFiles, read_pairs
@@ -47,10 +47,11 @@ def evaluate_translation(
     found = [hypotheses[0].text for hypotheses in translator([left for left, _ in pairs])]
     references = [right for _, right in pairs]
     bleu, chrf = bleu_and_chrf(found, references)
-    exact = exact_match(found, references)
+    exact, errors = exact_match(found, references), token_error_rate(found, references)
     if as_json:
         print_json(
-            {"bleu": bleu.value, "chrf": chrf.value, "exact_match": exact, "pairs": len(pairs),
+            {"bleu": bleu.value, "chrf": chrf.value, "exact_match": exact,
+             "token_error_rate": errors, "pairs": len(pairs),
              "beam_size": BEAM_SIZE, "signature": bleu.signature,
              "chrf_signature": chrf.signature}
         )  # fmt: skip
@@ -59,6 +60,7 @@ def evaluate_translation(
         ("BLEU", f"{bleu.value:.2f}"),
         ("chrF", f"{chrf.value:.2f}"),
         ("exact match", f"{exact:.2%}"),
+        ("word error rate", f"{errors:.2%}"),
         ("pairs", f"{len(pairs):,}"),
         ("beam size", f"{BEAM_SIZE}"),
         ("signature", bleu.signature),
