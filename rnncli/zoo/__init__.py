@@ -65,6 +65,8 @@ class Entry:
         parts = [f"{model.cell_row(0).title} {model.layers}x{model.hidden_size}"]
         if model.input == "embedding" and model.embedding_size != model.hidden_size:
             parts.append(f"embedding {model.embedding_size}")
+        if model.attention != "none":
+            parts.append(f"{model.attention} attention")
         if model.tied:
             parts.append("tied")
         return ", ".join([*parts, f"by {self.config.tokenizer.kind}"])
@@ -116,5 +118,7 @@ def _comments(entry: Entry) -> Iterator[str]:
         lines += ["Differs from the authors' program:", *(f"- {text}" for text in paper.differs)]
     for line in lines:
         indent = "  " if line.startswith("- ") else ""
-        for part in textwrap.wrap(line, _COMMENT_WIDTH, subsequent_indent=indent):
+        for part in textwrap.wrap(
+            line, _COMMENT_WIDTH, subsequent_indent=indent, break_on_hyphens=False
+        ):
             yield f"# {part}"
