@@ -31,16 +31,17 @@ class Translated:
 @dataclass(frozen=True)
 class SearchOptions:
     """How translations are searched for. A translation has at most ``max_ratio`` times its
-    source's tokens and ``max_extra`` more."""
+    source's tokens and ``max_extra`` more, and no more than ``max_new_tokens``."""
 
     beam_size: int = 5
     batch_size: int = 32
     length_penalty: float = 1.0
     max_ratio: float = 2.0
     max_extra: int = 10
+    max_new_tokens: int = 500
 
     def __post_init__(self) -> None:
-        for name in ("beam_size", "batch_size"):
+        for name in ("beam_size", "batch_size", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}: {getattr(self, name)} is below its least value, 1")
 
@@ -81,10 +82,11 @@ class Translator:
     ) -> list[list[Translated]]:
         """Sources of one length -> the hypotheses of each."""
         boundary, options = self._tokenizer.boundary_id, self._options
+        longest = int(options.max_ratio * len(batch[0])) + options.max_extra
         source = torch.from_numpy(source_batch(batch, boundary)).to(self._device)
         beam = BeamOptions(
             options.beam_size,
-            max_new_tokens=int(options.max_ratio * len(batch[0])) + options.max_extra,
+            max_new_tokens=min(longest, options.max_new_tokens),
             end_id=boundary,
             length_penalty=options.length_penalty,
         )

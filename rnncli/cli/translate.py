@@ -42,6 +42,9 @@ def translate(
     length_penalty: Annotated[
         float, Option("--length-penalty", metavar="X", min=0.0, help="Wu et al. 2016; 0: none.")
     ] = 1.0,
+    max_new_tokens: Annotated[
+        int, Option("--max-new-tokens", metavar="N", min=1, help="Longest translation.")
+    ] = 500,
     batch_size: Annotated[
         int, Option("--batch-size", metavar="N", min=1, help="Lines translated at once.")
     ] = 32,
@@ -67,7 +70,7 @@ def translate(
     paths, name = models_and_file(model, file, more)
     runtime = prepare(device, "float32", threads)
     models = load_translators(paths, runtime.device)
-    options = SearchOptions(beam_size, batch_size, length_penalty)
+    options = SearchOptions(beam_size, batch_size, length_penalty, max_new_tokens=max_new_tokens)
     translator = Translator(
         [one.model for one in models], models[0].tokenizer, options,
         reverse_source=models[0].config.model.reverse_source,
