@@ -21,7 +21,7 @@ LEVELS = (
     ("models",),
     ("checkpoint", "decoding"),
     ("loading",),
-    ("translation",),
+    ("translation", "averaging"),
     ("evaluation", "generation"),
     ("training",),
     ("api",),

@@ -34,6 +34,7 @@ COMMANDS = {
     "gradients": "Show how gradients vanish or explode through time in a model.",
     "tokenize": "Train a tokenizer; turn lines into pieces or ids, and back.",
     "zoo": "List published models, or print the configuration of one.",
+    "average": "Average the weights of several models of one run.",
     "info": "Tell what is in a model's file.",
 }
 

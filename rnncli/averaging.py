@@ -1,0 +1,59 @@
+"""One model with the mean of several models' weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rnncli.checkpoint import SavedModel, read_model, write_model
+from rnncli.errors import UsageError
+
+
+def average_models(paths: Sequence[Path], out: Path) -> Path:
+    """Write the mean of the models in ``paths`` to the file ``out``; returns it.
+
+    Sums are taken in float64. Raises UsageError for models that are not of one kind, FileError and
+    ModelError as ``read_model`` does.
+    """
+    first = read_model(paths[0])
+    sums = {name: weight.to(torch.float64) for name, weight in first.weights.items()}
+    digests = [first.header.weights_sha256]
+    for path in paths[1:]:
+        other = read_model(path)
+        _require_alike(first, other, paths[0], path)
+        for name, weight in other.weights.items():
+            sums[name] += weight
+        digests.append(other.header.weights_sha256)
+    means: dict[str, Tensor] = {
+        name: (total / len(paths)).to(first.weights[name].dtype) for name, total in sums.items()
+    }
+    write_model(
+        out,
+        config=first.config,
+        tokenizer=first.tokenizer,
+        weights=means,
+        scores={},
+        provenance={"average_of": digests},
+    )
+    return out
+
+
+def _require_alike(first: SavedModel, other: SavedModel, path: Path, other_path: Path) -> None:
+    for what, mine, its in (
+        ("task", first.config.task, other.config.task),
+        ("model configuration", first.config.model, other.config.model),
+        ("weights", first.header.tensors, other.header.tensors),
+        (
+            "vocabulary",
+            first.tokenizer and first.tokenizer.fingerprint,
+            other.tokenizer and other.tokenizer.fingerprint,
+        ),
+    ):
+        if mine != its:
+            raise UsageError(
+                f"{path} and {other_path} have not the same {what}; only models of one run, or of "
+                "runs with one configuration and tokenizer, have a mean"
+            )

@@ -1,0 +1,47 @@
+"""The mean of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rnncli.averaging import average_models
+from rnncli.checkpoint import read_model
+from rnncli.errors import UsageError
+from tests.helpers import run_cli, tiny_model
+
+
+def test_every_weight_is_the_mean(tmp_path: Path) -> None:
+    models = [tiny_model(tmp_path / str(seed), seed=seed) for seed in range(3)]
+    mean = read_model(average_models(models, tmp_path / "mean.safetensors"))
+    each = [read_model(model) for model in models]
+    assert mean.config == each[0].config
+    for name, weight in mean.weights.items():
+        expected = torch.stack([one.weights[name].double() for one in each]).mean(0)
+        torch.testing.assert_close(weight, expected.float(), rtol=1e-6, atol=1e-7)
+        assert not torch.equal(weight, each[0].weights[name])
+    digests = [one.header.weights_sha256 for one in each]
+    assert mean.header.provenance["average_of"] == digests
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [({"hidden_size": 8}, "model configuration"), ({"text": "other words\n"}, "weights")],
+)
+def test_models_that_have_no_mean(other: dict[str, object], what: str, tmp_path: Path) -> None:
+    one = tiny_model(tmp_path / "a")
+    two = tiny_model(tmp_path / "b", **other)
+    with pytest.raises(UsageError, match=f"have not the same {what}"):
+        average_models([one, two], tmp_path / "mean.safetensors")
+
+
+def test_the_command(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "a")
+    done = run_cli("average", model, model, "--out", tmp_path / "mean.safetensors")
+    assert (done.returncode, done.stdout) == (0, b"")
+    again = run_cli("average", model, "--out", tmp_path / "mean.safetensors")
+    assert again.returncode == 2 and b"--overwrite replaces it" in again.stderr
+    scored = run_cli("score", tmp_path / "mean.safetensors", input=b"the cat\n")
+    assert scored.stdout == run_cli("score", model, input=b"the cat\n").stdout
