@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 rnncli evaluate run book.txt
 rnncli evaluate run book.txt --columns 16 --json
+rnncli evaluate tunes music.txt
 tail -n 20 book.txt | rnncli evaluate run --cache-window 500 --cache-theta 0.3 --cache-lambda 0.1
 """
 

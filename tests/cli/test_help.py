@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 import subprocess
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +15,9 @@ from rnncli.checkpoint import write_model, write_tokenizer
 from rnncli.config import Config
 from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.models.language_model import LanguageModel
+from rnncli.models.music import MusicModel
 from rnncli.sections import ModelConfig, TokenizerConfig
+from rnncli.text.music import KEYS
 from rnncli.text.tokenizers import train_tokenizer
 from tests.helpers import RNNCLI, ROOT, cli_env
 
@@ -60,7 +63,8 @@ def test_every_option_is_described(name):
 
 
 def sandbox(folder: Path) -> None:
-    """What the examples find: texts, a tokenizer, and the folder of a run with a model."""
+    """What the examples find: texts, a tokenizer, the folder of a run with a model, music with a
+    model of its own in ``tunes``, pairs with one in ``translator``."""
     text = (ROOT / "sample_data" / "book.txt").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.strip()]
     for name, part in (("book", lines[:200]), ("valid", lines[200:220]), ("test", lines[220:240])):
@@ -78,6 +82,16 @@ def sandbox(folder: Path) -> None:
         provenance={},
     )
 
+    shutil.copy(ROOT / "sample_data" / "music.txt", folder)
+    (folder / "tunes").mkdir()
+    write_model(
+        folder / "tunes" / "model.safetensors",
+        config=Config(task="music", model=TINY),
+        tokenizer=None,
+        weights=MusicModel(TINY, KEYS).state_dict(),
+        scores={"valid_nats": 20.0},
+        provenance={},
+    )
     pairs = (ROOT / "sample_data" / "pairs.tsv").read_text(encoding="utf-8").splitlines()[:200]
     sides = [pair.split("\t") for pair in pairs]
     for name, side in (("sources", 0), ("targets", 1)):
@@ -108,7 +122,7 @@ def script(examples: list[str]) -> str:
     return "\n".join(lines)
 
 
-SLOW = {"compare", "train"}  # a minute for all of their examples
+SLOW = {"compare", "evaluate", "train"}  # a minute for all of their examples
 
 
 @pytest.mark.parametrize(
