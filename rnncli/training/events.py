@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import typing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,6 +128,34 @@ class Finished:
 
 
 Event = Started | StepReport | EvalReport | Sample | Saved | Skipped | Finished
+
+
+def to_json(event: Event) -> str:
+    """The whole event on one line, which ``from_json`` makes it of again."""
+    values = {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
+    for name, value in values.items():
+        if isinstance(value, Config):
+            values[name] = value.to_dict()
+        elif isinstance(value, Quantity):
+            values[name] = dataclasses.asdict(value)
+    return json.dumps({"event": type(event).__name__, **values})
+
+
+def from_json(line: str | bytes) -> Event:
+    """The event that ``to_json`` gave ``line``; raises ValueError for what it never gives."""
+    values = json.loads(line)
+    kinds = {kind.__name__: kind for kind in typing.get_args(Event)}
+    try:
+        kind = kinds[values.pop("event")]
+        if "config" in values:
+            values["config"] = Config.from_dict(values["config"])
+            values["notes"] = tuple(values["notes"])
+        if "quantity" in values:
+            values["quantity"] = Quantity(**values["quantity"])
+        event: Event = kind(**values)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"not an event: {error}") from None
+    return event
 
 
 def record(event: Event) -> dict[str, Any]:

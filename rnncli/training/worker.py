@@ -1,14 +1,14 @@
 """A training run in a process of its own: ``python -m rnncli.training.worker FOLDER``.
 
-What the run is comes as TOML over standard input; its events go out, pickled, over standard output
-to the process that started this one, which alone reads them. An earlier part of the run in FOLDER
-is gone on with. Not ``multiprocessing``: that would import the user's main script again.
+What the run is comes as TOML over standard input; its events go out as lines of JSON over standard
+output to the process that started this one. An earlier part of the run in FOLDER is gone on with.
+Not ``multiprocessing``: that would import the user's main script again.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rnncli.config import Config
 from rnncli.errors import Interrupted, RnncliError, Terminated
-from rnncli.training.events import Event, Finished
+from rnncli.training.events import Event, Finished, from_json, to_json
 from rnncli.training.loop import Diverged, train
 
 
@@ -63,11 +63,10 @@ def run_apart(config: Config, folder: Path) -> Generator[Event | Failed, None, N
     try:
         process.stdin.write(config.to_toml().encode())
         process.stdin.close()
-        while True:
-            try:
-                last = pickle.load(process.stdout)
-            except (EOFError, pickle.UnpicklingError):
+        for line in process.stdout:
+            if not line.endswith(b"\n"):  # it was killed while it wrote
                 break
+            last = _read(line)
             yield last
         code = process.wait()
     except BrokenPipeError:
@@ -79,6 +78,19 @@ def run_apart(config: Config, folder: Path) -> Generator[Event | Failed, None, N
         process.stdout.close()
     if not isinstance(last, (Finished, Failed)):
         yield Failed(_ending(code))
+
+
+def _write(event: Event | Failed) -> str:
+    if isinstance(event, Failed):
+        return json.dumps({"failed": event.reason, "diverged": event.diverged})
+    return to_json(event)
+
+
+def _read(line: bytes) -> Event | Failed:
+    values = json.loads(line)
+    if "failed" in values:
+        return Failed(values["failed"], values["diverged"])
+    return from_json(line)
 
 
 def _ending(code: int) -> str:
@@ -97,7 +109,7 @@ def main() -> None:
         os.dup2(2, 1)
         try:
             for event in run_here(config, Path(sys.argv[1])):
-                pickle.dump(event, stream)
+                stream.write(f"{_write(event)}\n".encode())
                 stream.flush()
         except BrokenPipeError:
             return
@@ -106,7 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Not the main() above: what is pickled must be of this module, not of __main__.
-    from rnncli.training import worker
-
-    worker.main()
+    main()
