@@ -37,6 +37,7 @@ REQUIRED = {
     "mujika2017-fs-lstm",
 }
 PTB_CHARS = 50
+KEYS = 88  # of a piano; music has them where text has a vocabulary
 
 # Parameters that the papers state, the vocabulary they are for, and how far rounding may lead.
 # Merity's count has the second biases of torch's LSTM.
@@ -51,6 +52,12 @@ STATED = {
     "pascanu2013-dts-char": (540e3, PTB_CHARS, 5e3),
     "pascanu2013-dots-char": (790e3, PTB_CHARS, 5e3),
     "pascanu2013-srnn-char": (520e3, PTB_CHARS, 5e3),
+    "pascanu2013-music-rnn-jsb": (75e3, KEYS, 1e3),
+    "pascanu2013-music-rnn-nottingham": (465e3, KEYS, 2e3),
+    "pascanu2013-music-dts-jsb": (585e3, KEYS, 2e3),
+    "pascanu2013-music-dts-nottingham": (585e3, KEYS, 2e3),
+    "pascanu2013-music-dots-jsb": (745e3, KEYS, 3e3),
+    "pascanu2013-music-dots-nottingham": (745e3, KEYS, 3e3),
     "mogrifier-ptb": (24e6, 10_000, 0.05e6),
     "zilly2017-rhn": (23.5e6, 10_000, 0.5e6),
     "mujika2017-fs-lstm": (7.2e6, PTB_CHARS, 0.05e6),
@@ -91,7 +98,8 @@ def test_a_file_names_only_what_it_sets_and_no_corpus(entry: Entry) -> None:
     tables = load_toml(ROOT / "rnncli" / "zoo" / f"{entry.name}.toml")
     assert list(tables)[-1] == "paper"
     assert "train" not in tables.get("data", {})
-    assert {"model", "optimizer", "schedule", "training", "tokenizer"} <= set(tables)
+    assert {"model", "optimizer", "schedule", "training"} <= set(tables)
+    assert ("tokenizer" in tables) == (entry.config.task != "music")
     assert {"name", "lr", "clip_norm"} <= set(tables["optimizer"])  # never left to our defaults
 
 
@@ -133,18 +141,21 @@ def test_the_model_has_the_parameters_of_the_formula(entry: Entry) -> None:
     import torch
 
     from rnncli.models.language_model import LanguageModel
+    from rnncli.models.music import MusicModel
 
     if entry.config.task == "translate":
         return  # see above
-    vocabulary = 10_000 if entry.config.tokenizer.kind == "word" else PTB_CHARS
+    music = entry.config.task == "music"
+    by_word = entry.config.tokenizer.kind == "word"
+    vocabulary = KEYS if music else 10_000 if by_word else PTB_CHARS
     with torch.device("meta"):
-        model = LanguageModel(entry.config.model, vocabulary)
+        model = (MusicModel if music else LanguageModel)(entry.config.model, vocabulary)
     counted = sum(parameter.numel() for parameter in model.parameters())
     assert counted == _parameters(entry.config.model, vocabulary)
 
 
 def _parameters(model: ModelConfig, vocabulary: int) -> int:
-    """Embedding, cells, softmax."""
+    """Embedding, cells, an output for each of the vocabulary."""
     one_hot = model.input == "one-hot"
     total = 0 if one_hot else vocabulary * model.embedding_size
     size = vocabulary if one_hot else model.embedding_size
@@ -173,7 +184,11 @@ def _of_a_cell(cell: str, options: dict[str, Any], size: int, units: int) -> int
     reading = depth if options["transition_input"] == "all" else 1
     remembering = 2 * depth - 1 if options["shortcuts"] else depth
     out = options["output_depth"] * (options["output_size"] or units) * (units + 1)
-    return units * (reading * size + remembering * units + depth) + out
+    transition = units * (reading * size + remembering * units + depth)
+    if options["nonlinearity"] != "lp":
+        return transition + out
+    learned = units * depth + options["output_depth"] * (options["output_size"] or units)
+    return options["maxout_pieces"] * (transition + out) + learned  # and a p for every unit
 
 
 @pytest.mark.parametrize("size", ["small", "medium", "large"])

@@ -69,7 +69,7 @@ def open_subject(name: str, text: str | None, reading: Reading) -> Subject:
 
     ``text`` is a file for a language model, or of music; without it tokens or frames are drawn. A
     synthetic task reads its own sequences. Raises FileError and DataError for what cannot be read,
-    UsageError for a name that means nothing, and for a text that would not be read.
+    UsageError for a file that is none of these, another task, and a text that would not be read.
     """
     path = Path(name)
     if path.is_dir() or path.suffix == ".safetensors":
@@ -94,8 +94,14 @@ def _open(
                 f"{name} is for --task {config.task}, which reads no text; leave it out"
             )
         return _synthetic(name, config, path, reading)
-    read = _music if config.task == "music" else _language
-    return read(name, config, path, text, reading)
+    if config.task == "music":
+        return _music(name, config, path, text, reading)
+    if config.task == "lm":
+        return _language(name, config, path, text, reading)
+    raise UsageError(
+        f"{name} is for --task {config.task}; gradients are shown of language models (lm), of "
+        "models of music and of the synthetic tasks"
+    )
 
 
 def _synthetic(name: str, config: Config, path: Path | None, reading: Reading) -> Subject:

@@ -8,8 +8,9 @@ an error on its way back should neither shrink nor grow. Only the immediate deri
 the recurrent matrices is followed (eq. 10): states, dE/ds(k+1), and every factor of the Jacobian
 ds(k+1)/ds(k) but the matrices themselves are held as they are. For h(k+1) = f(W_hh h(k) + ...) the
 row of the numerator is (dE/dh(k+1) * f'(k+1)) W_hh with f' constant, as in the authors' program
-(trainingRNNs). For other cells s is the whole state (h and c of an LSTM, side by side), the
-Jacobian that of ``Cell.step``, and the matrices all those that ``step`` multiplies by.
+(trainingRNNs). For other cells s is the whole state (h and c of an LSTM, side by side; not what is
+kept of the input), the Jacobian that of ``Cell.step``, and the matrices all those that ``step``
+multiplies by.
 
 As in that program the Omega_k are averaged, not summed: over the sequences and those steps at which
 dE/ds(k+1) is more than nothing. The factor then means the same at any length.
@@ -83,20 +84,21 @@ class _Backward:
         ]
         self.weights = {name: weight.detach() for name, weight in weights.items()}
         self.learned = [name for name, weight in weights.items() if weight.requires_grad]
-        self.gradients = [torch.zeros_like(part) for part in self.before]
+        self.carried = carried_parts(self.cell)
+        self.gradients = [torch.zeros_like(self.before[part]) for part in self.carried]
         self.found: dict[str, Tensor] = {}
 
     def watch(self, trace: Trace, weights: Mapping[str, Tensor]) -> None:
         """Ask for the gradients of the states after steps 2 ... T and of the weights."""
         for k, state in enumerate(trace.states[2:]):
-            for part, tensor in enumerate(state):
-                if tensor.requires_grad:
-                    tensor.register_hook(partial(self._keep, part, k))  # type: ignore[no-untyped-call]
+            for number, part in enumerate(self.carried):
+                if state[part].requires_grad:
+                    state[part].register_hook(partial(self._keep, number, k))  # type: ignore[no-untyped-call]
         for name in self.learned:
             weights[name].register_hook(partial(self._add, name))  # type: ignore[no-untyped-call]
 
-    def _keep(self, part: int, k: int, gradient: Tensor) -> None:
-        self.gradients[part][k] = gradient.detach()
+    def _keep(self, number: int, k: int, gradient: Tensor) -> None:
+        self.gradients[number][k] = gradient.detach()
 
     def _add(self, name: str, gradient: Tensor) -> Tensor:
         """The gradient of E by a weight, with that of Omega."""
@@ -106,6 +108,11 @@ class _Backward:
             )
             self.found = dict(zip(self.learned, parts, strict=True))
         return gradient + self.factor * self.found.pop(name)
+
+
+def carried_parts(cell: Cell) -> list[int]:
+    """The parts of the state that errors come back through."""
+    return [part for part, kind in enumerate(cell.part_kinds) if kind != "input"]
 
 
 def omega(
@@ -119,18 +126,21 @@ def omega(
     """Omega (a scalar) and its immediate derivatives by the matrices ``learned``.
 
     projected: (N, B, G), what goes into N steps; before: the parts of the state before each,
-    (N, B, H); gradients: dE by the parts of the state after each, (N, B, H).
+    (N, B, H); gradients: dE by those ``carried_parts`` of the state after each, (N, B, H).
     """
-    rows = projected.shape[0] * projected.shape[1]
     leaves = {name: w.clone().requires_grad_(name in learned) for name, w in weights.items()}
-    states = tuple(part.reshape(rows, -1).requires_grad_() for part in before)
-    after_gradients = [part.reshape(rows, -1) for part in gradients]
+    parts_before = tuple(part.flatten(0, 1) for part in before)
+    carried = carried_parts(cell)
+    states = [parts_before[part].requires_grad_() for part in carried]
+    after_gradients = [part.flatten(0, 1) for part in gradients]
     with torch.enable_grad():
         after = cell.step(
-            projected.reshape(rows, -1), states, lambda name, v: _held_product(v, leaves[name])
+            projected.flatten(0, 1), parts_before, lambda name, v: _held_product(v, leaves[name])
         )
         pairs = [
-            (part, g) for part, g in zip(after, after_gradients, strict=True) if part.requires_grad
+            (after[part], g)
+            for part, g in zip(carried, after_gradients, strict=True)
+            if after[part].requires_grad
         ]
         found = torch.autograd.grad(
             [part for part, _ in pairs], states, [g for _, g in pairs], create_graph=True,
@@ -143,7 +153,7 @@ def omega(
         value = (ratio - 1).pow(2).sum() / counted.sum().clamp_min(1)
         wanted = [leaves[name] for name in learned]
         parts: Any = [None] * len(wanted)
-        if value.requires_grad:
+        if wanted and value.requires_grad:
             parts = torch.autograd.grad(value, wanted, allow_unused=True)
     return value.detach(), [
         torch.zeros_like(w) if d is None else d for d, w in zip(parts, wanted, strict=True)

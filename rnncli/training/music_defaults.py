@@ -1,9 +1,10 @@
-"""A good configuration for music that nobody has tuned for, found on JSB chorales."""
+"""A good configuration for music that nobody has tuned for."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rnncli.errors import UsageError
@@ -15,7 +16,25 @@ DEFAULT_SECONDS = 300.0
 STEPS = 3500
 """So many updates leave little to gain, and a model of music that learns longer has overfitted."""
 
-EPOCHS = (30, 300)
+EPOCHS = (40, 300)
+
+
+@dataclass(frozen=True)
+class _Restraint:
+    """What holds a model back that sees up to so many frames an epoch."""
+
+    frames: float
+    dropout: float
+    weight_drop: float
+    weight_noise: float
+    lr: float
+
+
+_RESTRAINTS = (
+    _Restraint(50_000, 0.5, 0.5, 0.075, 1e-2),  # found on JSB chorales, 14,000 frames
+    _Restraint(400_000, 0.3, 0.2, 0.02, 6e-3),  # on Nottingham, 176,000
+    _Restraint(math.inf, 0.2, 0.0, 0.0, 6e-3),
+)
 
 
 def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -30,7 +49,9 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     frames, pieces = map(sum, zip(*map(_count, data.train), strict=True))
     batch = int(fixed.get("training.batch_size") or 4)
     optimizer = str(fixed.get("optimizer.name", "adamw"))
-    rate = float(fixed.get("regularization.dropout", 0.5))
+    held = next(row for row in _RESTRAINTS if frames <= row.frames)
+    rate = float(fixed.get("regularization.dropout", held.dropout))
+    share = rate / held.dropout
     values: dict[str, Any] = {
         "model.layers": 1,
         "model.hidden_size": 320,
@@ -38,14 +59,16 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "regularization.dropout": rate,
         "regularization.dropout_input": round(0.4 * rate, 3),
         "regularization.locked": True,
-        "regularization.weight_drop": rate,
-        "regularization.weight_noise": 0.05 if rate else 0.0,
-        "optimizer.lr": LEARNING_RATES.get(optimizer, 6e-3),
+        "regularization.weight_drop": round(min(0.8, held.weight_drop * share), 3),
+        "regularization.weight_noise": held.weight_noise if rate else 0.0,
+        "optimizer.lr": LEARNING_RATES.get(optimizer, held.lr),
         "training.state": "reset",
         "training.bptt": 0,
         "training.batch_size": batch,
     }
     reasons = [f"data: about {pieces:,} pieces, {frames:,} frames"]
+    if "regularization.dropout" not in fixed:
+        reasons.append(f"regularisation: dropout {rate:g}; the fewer frames, the more of it")
     given = ("training.epochs", "training.max_steps", "training.max_seconds")
     if not any(fixed.get(name) for name in given[:2]):
         low, high = EPOCHS

@@ -69,7 +69,8 @@ class Entry:
             parts.append(f"{model.attention} attention")
         if model.tied:
             parts.append("tied")
-        return ", ".join([*parts, f"by {self.config.tokenizer.kind}"])
+        units = "frames of music" if self.config.task == "music" else self.config.tokenizer.kind
+        return ", ".join([*parts, f"by {units}"])
 
     def toml(self) -> str:
         """A file for ``rnncli train --config``: the configuration, the paper in comments above."""

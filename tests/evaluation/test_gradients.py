@@ -253,10 +253,13 @@ def test_what_is_no_subject(tmp_path: Path) -> None:
     other.write_text("some text\n")
     config = tmp_path / "order.toml"
     config.write_text('task = "synthetic:order"\n')
+    pairs = tmp_path / "pairs.toml"
+    pairs.write_text('task = "translate"\n[training]\nstate = "reset"\n')
     for name, text, error, message in (
         ("char-rn", None, FileError, "did you mean 'char-rnn'"),
         (other, None, UsageError, r"expected a .safetensors model, a run's folder or a .toml"),
         (config, other, UsageError, "reads no text; leave it out"),
+        (pairs, None, UsageError, "gradients are shown of language models"),
         (tmp_path, None, FileError, "holds no model"),
     ):
         with pytest.raises(error, match=message):

@@ -12,9 +12,12 @@ from torch import Tensor
 from rnncli.config import Config
 from rnncli.errors import UsageError
 from rnncli.models.language_model import LanguageModel
+from rnncli.nn.attention import Attention
+from rnncli.nn.attentive_cell import AttentiveCell
 from rnncli.nn.cells.base import Cell
 from rnncli.nn.omega import _Backward, omega, require_omega, run_with_omega
 from rnncli.nn.recurrence import run
+from rnncli.nn.recurrence.trace import run_traced
 from rnncli.nn.stack import Run, Stack
 from rnncli.sections import ModelConfig, RegularizationConfig
 from tests.nn.cases import KINDS, assert_equal, make, random_input, randomize
@@ -163,6 +166,61 @@ def test_nothing_else_changes(kind: str) -> None:
         assert_equal(found[name], other[name], 1e-9)
         if name not in matrices:
             assert_equal(found[name], gradient)
+
+
+@pytest.mark.parametrize("look_up", ["before", "feeding", "between"])
+def test_what_a_decoder_reads_again_and_again_is_no_state(look_up: str) -> None:
+    """Omega of a cell with attention, from its Jacobians by everything but the annotations."""
+    H, S = 4, 5
+    inner, second = make("gru"), make("gru", inputs=3)
+    attention = Attention("additive", H, 3)
+    cell = AttentiveCell(inner, attention, look_up, 3, second if look_up == "between" else None)
+    randomize(cell.double())
+    generator = torch.Generator().manual_seed(5)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    memory = draw(B, S, 3)
+    keys = attention.keys(memory)
+    state = cell.first_state((draw(B, H),), memory, keys.detach())
+    x = draw(T, B, cell.input_size)
+    weights = cell.step_weights()
+    y, _ = run_with_omega(cell, x, state, weights, 0.5, engine="deferred", dtype=torch.float64)
+    (y * direction(y)).sum().backward()
+    found = {name: w.grad.clone() for name, w in weights.items()}
+    cell.zero_grad()
+    y, _, trace = run_traced(cell, x, state, weights, engine="reference", dtype=torch.float64)
+    handed = [part for state in trace.states[1:] for part in state[:2]]
+    loss = (y * direction(y)).sum()
+    errors = torch.autograd.grad(loss, handed, retain_graph=True, allow_unused=True)
+    errors = [torch.zeros_like(h) if e is None else e for e, h in zip(errors, handed, strict=True)]
+    terms = []
+    for k in range(1, T):
+        g = errors[2 * k : 2 * k + 2]
+
+        def after(*parts: Tensor, k: int = k) -> tuple[Tensor, ...]:
+            whole = (*parts, *trace.states[k][2:])
+            product = lambda name, v: v @ weights[name].T  # noqa: E731
+            return cell.step(trace.projected[k].detach(), whole, product)[:2]
+
+        before = tuple(part.detach() for part in trace.states[k][:2])
+        _, back = torch.autograd.functional.vjp(after, before, tuple(g))
+        terms.append((torch.cat(back, 1).norm(dim=1) / torch.cat(g, 1).norm(dim=1) - 1) ** 2)
+    N = T - 1
+    stacked = [
+        torch.stack([state[p].detach() for state in trace.states[1:T]])
+        for p in range(len(trace.states[0]))
+    ]
+    arrived = [torch.stack(errors[2 + p :: 2]) for p in range(2)]
+    projected = trace.projected[1:].detach()
+    value, _ = omega(cell, {n: w.detach() for n, w in weights.items()}, [], projected, stacked,
+                     arrived)  # fmt: skip
+    assert len(stacked[0]) == len(arrived[0]) == N
+    assert float(value) == pytest.approx(float(torch.stack(terms).mean()), rel=1e-9)
+    loss.backward()
+    assert any((found[name] - w.grad).abs().max() > 1e-6 for name, w in weights.items())
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in found.values())
 
 
 def test_a_descent_on_omega_alone_keeps_the_norm_of_errors() -> None:
