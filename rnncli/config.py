@@ -43,6 +43,22 @@ TASKS = (
     "synthetic:recall",
 )
 
+TRANSLATION = (
+    "model.attention",
+    "model.look_up",
+    "model.context",
+    "model.readout",
+    "model.bridge",
+    "model.reverse_source",
+    "regularization.label_smoothing",
+    "data.source",
+    "data.target",
+    "data.valid_source",
+    "data.valid_target",
+    "data.max_length",
+)
+"""What only translation has."""
+
 PREDICTING = ("lm", "music")
 """The tasks whose targets are the inputs of the next time steps."""
 
@@ -79,15 +95,12 @@ class Config:
                 "or training.max_seconds"
             )
         if self.task != "translate":
-            for name, value in (
-                ("model.attention", self.model.attention != "none"),
-                ("model.reverse_source", self.model.reverse_source),
-                ("regularization.label_smoothing", self.regularization.label_smoothing),
-                ("data.source", self.data.source or self.data.target),
-                ("data.valid_source", self.data.valid_source),
-            ):
-                if value:
-                    raise UsageError(f"{name}: only --task translate has it; leave it out")
+            self._refuse_translation()
+        elif self.model.look_up != "after" and self.model.attention == "none":
+            raise UsageError(
+                f"model.look_up: {self.model.look_up!r} is a place for attention, and there is "
+                "none; use look_up = 'after', or attention = 'general'"
+            )
         if self.data.transpose and self.task != "music":
             raise UsageError(
                 "data.transpose: only music is moved up and down; use 0, or task = 'music'"
@@ -99,6 +112,14 @@ class Config:
                 "training.sampled_softmax: the adaptive softmax is not sampled; "
                 "use model.output = 'softmax' or sampled_softmax = 0"
             )
+
+    def _refuse_translation(self) -> None:
+        """Raise UsageError for a setting that another task would not heed."""
+        for name in TRANSLATION:
+            section, field_name = name.split(".")
+            part = getattr(self, section)
+            if getattr(part, field_name) != getattr(type(part)(), field_name):
+                raise UsageError(f"{name}: only --task translate has it; leave it out")
 
     def _check_omega(self) -> None:
         """It runs each step's derivative once more, from states that a loop has to leave."""

@@ -50,6 +50,8 @@ def prepare(device: str = "auto", precision: str = "auto", threads: int = 0) -> 
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("training.device: no CUDA device here; choices: auto, cpu")
     kind = "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
+    # Products in float32 are what they are called, also within cuDNN.
+    torch.backends.cudnn.allow_tf32 = False
     if kind == "cpu" and not _rounds_float32():
         # float32 products through oneDNN: twice MKL's speed on some processors, no less exact.
         torch.set_float32_matmul_precision("medium")

@@ -82,12 +82,17 @@ class DataConfig:
         require_range("data", "max_length", self.max_length, 0)
         if (self.valid_source is None) != (self.valid_target is None):
             raise UsageError("data.valid_source and data.valid_target: give both, or neither")
+        if self.valid is not None and self.valid_source is not None:
+            raise UsageError(
+                "data.valid and data.valid_source: give a table of pairs, or files for the sides"
+            )
         require_range("data", "valid_fraction", self.valid_fraction, 0.0, 1.0, open_high=True)
         for weight in self.weights:
             require_range("data", "weights", weight, 0.0)
-        if self.weights and len(self.weights) != len(self.train):
+        files = len(self.train) + len(self.source)  # one of the two is empty
+        if self.weights and len(self.weights) != files:
             raise UsageError(
-                f"data.weights: {len(self.weights)} weights for {len(self.train)} training files; "
+                f"data.weights: {len(self.weights)} weights for {files} training files; "
                 "give one weight a file"
             )
 

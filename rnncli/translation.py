@@ -73,6 +73,10 @@ class Translator:
                     found[number] = hypotheses
         return found
 
+    def best(self, lines: Sequence[str]) -> list[str]:
+        """The best translation of each line; empty for a line without one."""
+        return [found[0].text if found else "" for found in self(lines)]
+
     def _encode(self, line: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         ids = self._tokenizer.encode(line) if line.strip() else []
         return np.array(ids[::-1] if self._reverse else ids, np.int64)

@@ -113,9 +113,10 @@ def configs(draw: st.DrawFn) -> Config:
         if model.get(option) not in choices:
             model.pop(option, None)
     model.pop("direction", None)
-    for name in ("transpose", "source", "target", "valid_source", "valid_target"):
+    others = ("transpose", "source", "target", "valid_source", "valid_target", "max_length")
+    for name in others:
         tree.get("data", {}).pop(name, None)
-    for name in ("attention", "reverse_source"):
+    for name in ("attention", "look_up", "context", "readout", "bridge", "reverse_source"):
         model.pop(name, None)
     tree.get("regularization", {}).pop("label_smoothing", None)
     model.pop("learned", None)

@@ -44,7 +44,7 @@ def evaluate_translation(
         [one.model for one in loaded], loaded[0].tokenizer, SearchOptions(beam_size=BEAM_SIZE),
         reverse_source=loaded[0].config.model.reverse_source,
     )  # fmt: skip
-    found = [hypotheses[0].text for hypotheses in translator([left for left, _ in pairs])]
+    found = translator.best([left for left, _ in pairs])
     references = [right for _, right in pairs]
     bleu, chrf = bleu_and_chrf(found, references)
     exact, errors = exact_match(found, references), token_error_rate(found, references)

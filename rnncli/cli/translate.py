@@ -97,4 +97,5 @@ def _answers(translator: Translator, lines: list[str], n_best: int, as_json: boo
 
 
 def _plain(one: Translated) -> dict[str, object]:
-    return {"text": one.text, "logprob": one.logprob, "score": one.score}
+    # Rounded: the last digits of a line depend on those that it is run with.
+    return {"text": one.text, "logprob": round(one.logprob, 4), "score": round(one.score, 4)}

@@ -99,6 +99,8 @@ class _Source:
         size = self.options.beam_size
         if len(self.done) < size:
             return False
+        if size == 1:  # greedy: the end came first
+            return True
         worst = sorted(h.score for h in self.done)[-size]
         # Log-probabilities only fall; the penalty divides the least at the greatest length.
         return self.options.score(best_alive, self.options.max_new_tokens) <= worst

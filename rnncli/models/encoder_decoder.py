@@ -78,7 +78,8 @@ class EncoderDecoder(nn.Module):
                 )
             self.V = fresh(config.hidden_size, M)
         C = 0 if self.V is None else config.hidden_size
-        self.decoder = Stack(replace(layers, direction="forward"), E + C)
+        after_source = replace(layers, direction="forward", initial_state="zero")
+        self.decoder = Stack(after_source, E + C)
         H = self.decoder.output_size
         self.attention: Attention | None = None
         readout = config.embedding_size if config.tied else H
@@ -98,6 +99,9 @@ class EncoderDecoder(nn.Module):
         if config.bridge in ("linear", "mean"):
             self._add_bridges(config, M)
         self.output = Softmax(config, readout, vocab_size)
+        if config.embedding_is_fixed:
+            for embedding in (self.source_embedding, self.target_embedding):
+                embedding.requires_grad_(False)
         if config.bridge == "last" and self.encoder.cells_a_layer > 1:
             raise UsageError(
                 "model.bridge: 'last' hands the encoder's last state on as it is, and a "
@@ -125,13 +129,13 @@ class EncoderDecoder(nn.Module):
     def _add_bridges(self, config: ModelConfig, memory_size: int) -> None:
         """One linear map for each part of the decoder's first state, layer by layer."""
         for layer, cell in enumerate(self._decoder_cells()):
-            for part, size in enumerate(cell.state_sizes):
-                inputs = memory_size
+            for part in _bridged(cell):
+                size, inputs = cell.state_sizes[part], memory_size
                 if config.bridge == "linear":
                     inputs = sum(c.state_sizes[part] for c in self._encoder_cells(layer))
                 self.bridges.append(nn.Linear(inputs, size))
 
-    def _encoder_cells(self, layer: int) -> list[nn.Module]:
+    def _encoder_cells(self, layer: int) -> list[Cell]:
         width = self.encoder.cells_a_layer
         return list(self.encoder.layers[layer * width : (layer + 1) * width])
 
@@ -163,7 +167,7 @@ class EncoderDecoder(nn.Module):
             return DecoderState(layers, memory, self.attention.keys(memory))
         nothing = memory[:, :, :0]
         if self.V is not None:
-            c = torch.tanh(F.linear(self._last_output(last), self.V))
+            c = torch.tanh(F.linear(self._last_outputs(outputs), self.V))
             return DecoderState(layers, c.unsqueeze(1), nothing)
         if self.attentive is not None:
             keys = self.attentive.attention.keys(memory)
@@ -182,20 +186,23 @@ class EncoderDecoder(nn.Module):
         width = self.encoder.cells_a_layer
         layers: list[CellState] = []
         for layer, cell in enumerate(self._decoder_cells()):
-            parts = []
-            for part in range(len(cell.state_sizes)):
+            parts = list(cell.zero_state(len(memory)))
+            for part in _bridged(cell):
                 v = memory.mean(1)
                 if self.bridge == "linear":
                     from_layer = last.layers[layer * width : (layer + 1) * width]
                     v = torch.cat([state[part] for state in from_layer], dim=1)
-                parts.append(torch.tanh(next(maps)(v)))
+                parts[part] = torch.tanh(next(maps)(v))
             layers.append(tuple(parts))
         return State(tuple(layers))
 
-    def _last_output(self, last: State) -> Tensor:
-        """h of the encoder's last layer after its last step (B, M)."""
+    def _last_outputs(self, outputs: Tensor) -> Tensor:
+        """outputs: (S, B, M) of the encoder -> those of each direction's last step (B, M)."""
         width = self.encoder.cells_a_layer
-        return torch.cat([layer[0] for layer in last.layers[-width:]], dim=1)
+        parts = outputs.to(self.source_embedding.weight.dtype).chunk(width, dim=2)
+        backward = self.encoder.backward_cells[-width:]
+        ends = [p[0] if back else p[-1] for p, back in zip(parts, backward, strict=True)]
+        return torch.cat(ends, dim=1)
 
     def _decoder_input(self, y: Tensor, state: DecoderState) -> Tensor:
         """y: (T, B, E) -> what the decoder reads (T, B, E + C)."""
@@ -217,7 +224,7 @@ class EncoderDecoder(nn.Module):
         if not self.maxout:
             return torch.tanh(F.linear(torch.cat(parts, dim=2), self.W_c))
         pairs = F.linear(torch.cat([*parts, y.to(h.dtype)], dim=2), self.W_c)
-        return pairs.unflatten(2, (-1, 2)).amax(3)
+        return pairs.view(*pairs.shape[:2], -1, 2).amax(3)
 
     # -- training ----------------------------------------------------------------------------
 
@@ -276,3 +283,8 @@ class EncoderDecoder(nn.Module):
         h, layers = self.decoder.step(self._decoder_input(y, state)[0], state.layers)
         logits = self.output.logits(self._read_out(h.unsqueeze(0), y, state)[0], self.tied_weight)
         return logits, DecoderState(layers, state.memory, state.keys)
+
+
+def _bridged(cell: Cell) -> list[int]:
+    """The parts of a cell's state that a bridge gives a value; the others start at zero."""
+    return [part for part, kind in enumerate(cell.part_kinds) if kind in ("hidden", "cell")]

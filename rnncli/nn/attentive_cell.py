@@ -35,6 +35,11 @@ class AttentiveCell(Wrapper):
         UsageError for a cell to whose input nothing can be added."""
         super().__init__(cell)
         H = cell.output_size
+        if not cell.emits_h:
+            raise UsageError(
+                f"model.look_up: {look_up!r} looks up by the state of a cell, and this cell's "
+                "output is another one; use 'after'"
+            )
         if look_up != "between" and not cell.projects_plainly:
             raise UsageError(
                 f"model.look_up: {look_up!r} adds to the cell's input, which this cell does not "
@@ -58,8 +63,13 @@ class AttentiveCell(Wrapper):
         return (torch.zeros_like(state[0]), *state, memory, keys)
 
     def recurrent_weights(self) -> dict[str, Tensor]:
-        feeding = {"W_f": self.W_f} if self.look_up == "feeding" else {}
-        return {**super().recurrent_weights(), **feeding}
+        weights = super().recurrent_weights()
+        if self.look_up == "feeding":
+            weights["W_f"] = self.W_f
+        if self.second is not None:
+            of_second = self.second.recurrent_weights()
+            weights |= {f"second.{name}": weight for name, weight in of_second.items()}
+        return weights
 
     def step_weights(self) -> dict[str, Tensor]:
         weights = {**super().step_weights(), "W_c": self.W_c}

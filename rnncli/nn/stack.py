@@ -58,6 +58,12 @@ class Stack(nn.Module):
                 nn.init.constant_(gate.bias, -1.0)  # pass the input on at first
                 self.highways[str(k)] = gate
             size = out
+        for field, kind in (("zoneout", "hidden"), ("zoneout_cell", "cell")):
+            if getattr(config, field) and not any(kind in c.part_kinds for c in self.layers):
+                raise UsageError(
+                    f"model.{field}: the state of {config.cell} has no such part; use 0, or "
+                    f"{'zoneout_cell' if field == 'zoneout' else 'zoneout'}"
+                )
         self.output_size = size
         self.initial: nn.ParameterList | None = None
         if config.initial_state == "learned":
@@ -135,7 +141,8 @@ class Stack(nn.Module):
             return y
         if self.residual == "add":
             return x + y
-        gate = torch.sigmoid(self.highways[str(layer)](x.to(y.dtype)))
+        linear = cast(nn.Linear, self.highways[str(layer)])
+        gate = torch.sigmoid(linear(x.to(linear.weight.dtype)))  # y may be in a shorter type
         return x + gate * (y - x)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:

@@ -40,6 +40,10 @@ MAY_CHANGE = frozenset(
     {
         "data.train",  # where the text is; that it is the same is seen by its fingerprint
         "data.valid",
+        "data.source",
+        "data.target",
+        "data.valid_source",
+        "data.valid_target",
         "training.epochs",
         "training.max_steps",
         "training.max_seconds",

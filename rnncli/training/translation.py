@@ -51,14 +51,23 @@ def open_task(
             f"training.state: {config.training.state!r} is for running text, and every pair begins "
             "afresh; use 'reset'"
         )
-    data = config.data
+    data, training = config.data, config.training
+    if training.bptt or training.bptt_variable:
+        raise UsageError(
+            f"training.bptt: {training.bptt} cuts text in pieces, and pairs are run whole; use "
+            "bptt = 0 and bptt_variable = false"
+        )
+    if data.strip_lines:
+        raise UsageError("data.strip_lines: pairs are taken as they are; use false")
     train = [list(read_pairs(files)) for files in pair_files(data.train, data.source, data.target)]
     valid: list[Pair] | None = None
     notes: list[str] = []
     if data.valid is not None or data.valid_source is not None:
         files = PairFiles(data.valid, data.valid_source, data.valid_target)
         valid = list(read_pairs(files))
-    elif data.valid_fraction:
+        if not valid:
+            raise DataError(f"{files.name}: empty; give some pairs to validate on")
+    elif data.valid_fraction and len(train[-1]) > 1:
         held = max(1, round(len(train[-1]) * data.valid_fraction))
         train[-1], valid = train[-1][:-held], train[-1][-held:]
         notes.append(
@@ -106,6 +115,11 @@ class Translation:
         self._valid: EncodedPairs | None = None
         if valid is not None:
             self._valid = encode_pairs(valid, tokenizer, reverse=reverse)
+        if not any(map(len, self._train)):
+            raise DataError(
+                f"data.max_length: every training pair has more than {config.data.max_length} "
+                "tokens on a side; raise it"
+            )
         dropped = sum(pairs.dropped for pairs in self._train)
         if dropped:
             notes.append(
@@ -213,7 +227,7 @@ class Translation:
                 source, inputs, targets, mask = self._tensors([pairs[k] for k in group])
                 each = self.model.nats(source, inputs, targets, self.run_as)
                 nats += float(each[mask].sum(dtype=torch.float64))
-        translations = [t[0].text if t else "" for t in self._translator()(self._sources())]
+        translations = self._translator().best(self._sources())
         bleu, chrf = bleu_and_chrf(translations, [target for _, target in self._valid_text])
         scores = {"bleu": bleu.value, "chrf": chrf.value}
         return Validation(nats, self._valid.target_tokens, scores)
@@ -230,9 +244,8 @@ class Translation:
     def sample(self) -> str:
         self.model.eval()
         sources = self._sources()[:SAMPLES]
-        found = self._translator()(sources)
-        lines = [f"{s} -> {t[0].text if t else ''}" for s, t in zip(sources, found, strict=True)]
-        return "\n".join(lines)
+        found = self._translator().best(sources)
+        return "\n".join(f"{a} -> {b}" for a, b in zip(sources, found, strict=True))
 
     # -- what a run needs to go on -----------------------------------------------------------
 

@@ -57,10 +57,12 @@ def test_a_beam_as_wide_as_the_space_finds_the_best(seed: int, more: dict[str, o
             assert mine.score == pytest.approx(true.score, abs=1e-4)
 
 
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0, 5.0])
 @pytest.mark.parametrize("seed", range(6))
-def test_a_beam_of_one_is_greedy(seed: int) -> None:
+def test_a_beam_of_one_is_greedy(seed: int, length_penalty: float) -> None:
     chain = Chain(5, seed=seed, scale=1.0)
-    (found,) = search(chain, BeamOptions(1, 20, end_id=3))[0]
+    options = BeamOptions(1, 20, end_id=3, length_penalty=length_penalty)
+    (found,) = search(chain, options)[0]
     first = torch.zeros(1, dtype=torch.int64)
     *_, greedy = sample(
         chain, first, chain.start(None, 1), decoders=[Letters()], filters=Filters(), greedy=True,

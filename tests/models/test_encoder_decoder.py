@@ -201,3 +201,36 @@ def test_the_encoder_decoder_of_cho_2014() -> None:
         for tokens in inputs:
             logits, state = model.step(tokens, state)
     torch.testing.assert_close(logits, expected)
+
+
+def test_cells_whose_output_is_not_their_state_look_up_afterwards() -> None:
+    for cell in ("sru", "dots-rnn"):
+        with pytest.raises(UsageError, match=r"model\.look_up: .*output is another one"):
+            make(cell=cell, attention="general", look_up="feeding", layers=1)
+        make(cell=cell, attention="general", layers=1)
+
+
+@pytest.mark.parametrize("cell", ["qrnn", "slstm", "sru", "fs-rnn", "dots-rnn"])
+def test_any_cell_on_both_sides(cell: str) -> None:
+    """The bridge leaves alone what is kept of the input and what normalises a cell."""
+    for more in ({"attention": "general"}, {"context": "every-step"}):
+        model = make(cell=cell, direction="bidirectional", **more)
+        source, inputs, targets = batch()
+        mask = torch.ones(T, B, dtype=torch.bool)
+        nats, _ = model.train().training_loss(
+            source, inputs, targets, mask, RUN, RegularizationConfig()
+        )
+        nats.backward()
+        assert torch.isfinite(nats)
+        unused = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        assert not unused
+
+
+def test_what_is_fixed_or_dropped_is_so_on_both_sides() -> None:
+    model = make(frozen=("embedding",))
+    assert not any(e.weight.requires_grad for e in (model.source_embedding, model.target_embedding))
+    learned = make(initial_state="learned", attention="general")
+    assert learned.encoder.initial is not None and learned.decoder.initial is None
+    between = make(cell="gru", attention="general", look_up="between", layers=1)
+    assert between.attentive is not None
+    assert {"cell.W_hh", "second.W_hh"} <= set(between.attentive.recurrent_weights())

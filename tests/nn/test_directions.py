@@ -259,3 +259,16 @@ def test_an_option_goes_to_those_of_a_mixture_that_take_it() -> None:
     assert [cell.output_size for cell in stack.layers] == [3, H, 3]
     with pytest.raises(UsageError, match=r"model\.cell: 'lstm,gru' names 2 cells for 3 layers"):
         make_stack(cell="lstm,gru")
+
+
+@pytest.mark.parametrize("residual", ["none", "add", "highway"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "mingru"])
+def test_products_in_bfloat16_change_little(residual: str, cell: str) -> None:
+    """Engines may give outputs in the shorter type."""
+    torch.manual_seed(0)
+    stack = Stack(ModelConfig(cell=cell, layers=2, hidden_size=32, residual=residual), 32)
+    x, state = torch.randn(5, 3, 32), stack.start(3)
+    exact, _ = stack(x, state, Run("auto", torch.float32), None)
+    rounded, _ = stack(x, state, Run("auto", torch.bfloat16), None)
+    rounded.float().sum().backward()
+    assert 0 < (rounded.float() - exact).norm() / exact.norm() < 3e-2

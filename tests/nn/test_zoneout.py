@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from rnncli.errors import UsageError
 from rnncli.nn.cells import make_cell
 from rnncli.nn.cells.base import Cell
 from rnncli.nn.cells.zoneout import Zoneout
 from rnncli.nn.recurrence import engines, run
+from rnncli.nn.stack import Stack
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
 from tests.nn.cases import H, I, assert_equal, random_input, randomize
@@ -116,3 +118,18 @@ def test_the_recurrent_matrices_keep_their_place() -> None:
     cell = zoned("gru-cho2014", zoneout=0.1, frozen=("U",))
     assert list(cell.recurrent_weights()) == ["cell.W_hh", "cell.U"]
     assert not dict(cell.named_parameters())["cell.U"].requires_grad
+
+
+@pytest.mark.parametrize(
+    ("cell", "field"),
+    [("gru", "zoneout_cell"), ("mingru", "zoneout_cell"), ("elman", "zoneout_cell")],
+)
+def test_zoneout_of_what_a_cell_does_not_have_is_refused(cell: str, field: str) -> None:
+    config = ModelConfig(cell=cell, hidden_size=4, **{field: 0.1})
+    with pytest.raises(UsageError, match=rf"model\.{field}: the state of {cell} has no such part"):
+        Stack(config, 4)
+
+
+def test_in_a_mixture_it_is_for_the_layers_that_have_it() -> None:
+    stack = Stack(ModelConfig(cell="lstm,gru", hidden_size=4, zoneout_cell=0.1), 4)
+    assert [isinstance(cell, Zoneout) for cell in stack.layers] == [True, False]

@@ -30,6 +30,7 @@ def make_cell(config: ModelConfig, input_size: int, hidden_size: int, layer: int
                 f"model.frozen: {row.title} has no weight {name!r}{choices_hint(name, weights)}"
             )
         weights[name].requires_grad_(False)
-    if config.zoneout or config.zoneout_cell:
+    rates = {"hidden": config.zoneout, "cell": config.zoneout_cell}
+    if any(rates.get(kind) for kind in cell.part_kinds):
         return Zoneout(cell, config.zoneout, config.zoneout_cell)
     return cell

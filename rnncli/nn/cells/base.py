@@ -60,8 +60,8 @@ class Cell(nn.Module):
 
     @property
     def part_kinds(self) -> tuple[str, ...]:
-        """What each part of the state is: "hidden", "cell", "input" for what is kept of x, or
-        "output" for an h that no later step reads."""
+        """What each part of the state is: "hidden", "cell", "normalizer" for what goes with a cell,
+        "input" for what is kept of x, or "output" for an h that no later step reads."""
         return ("hidden", *("cell",) * (self.state_parts - 1))
 
     @property

@@ -52,6 +52,10 @@ class SLSTM(Cell):
             self.W_hh = nn.Parameter(torch.empty(4 * hidden_size, hidden_size // self.heads))
         self.reset_parameters(config)
 
+    @property
+    def part_kinds(self) -> tuple[str, ...]:
+        return ("hidden", "cell", "normalizer", "normalizer")
+
     def reset_parameters(self, config: ModelConfig) -> None:
         super().reset_parameters(config)
         remember(self.a, 1, self.hidden_size, config)

@@ -21,8 +21,8 @@ class Zoneout(Wrapper):
 
     def __init__(self, cell: Cell, rate: float, cell_rate: float) -> None:
         super().__init__(cell)
-        of_kind = {"hidden": rate, "cell": cell_rate, "input": 0.0, "output": 0.0}
-        self.rates = tuple(of_kind[kind] for kind in cell.part_kinds)
+        of_kind = {"hidden": rate, "cell": cell_rate}
+        self.rates = tuple(of_kind.get(kind, 0.0) for kind in cell.part_kinds)
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         fresh = self.cell.step(projected, state, lambda name, v: product(f"cell.{name}", v))

@@ -35,7 +35,7 @@ def run_vendor(
     if isinstance(cell, GRU):
         bias = torch.cat([bias[: 2 * cell.hidden_size], cell.a_n])
     flat = [w.to(dtype) for w in (cell.W_xh, weights["W_hh"], cell.a, bias)]
-    parts = [s.to(dtype).unsqueeze(0) for s in state]
+    parts = [s.to(dtype).contiguous().unsqueeze(0) for s in state]
     x = x.to(dtype)
     options = (True, 1, 0.0, torch.is_grad_enabled(), False, False)
     # oneDNN packs the weights anew in every call: a loss for few rows.
