@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import math
 import multiprocessing
 import sys
 import tempfile
@@ -56,8 +57,8 @@ CELLS: dict[str, dict[str, Any]] = {
     "Elman + clipping": PLAIN,
     "Elman + clipping + Omega": {**PLAIN, "regularization.omega": 1.0},
     "IRNN": {"model.cell": "irnn"},
-    "LSTM": {"model.cell": "lstm"},
-    "LSTM, forget bias 4": {"model.cell": "lstm", "model.forget_bias": 4.0},
+    "LSTM": {"model.cell": "lstm", "model.forget_bias": "log(lag)"},
+    "LSTM, forget bias 1": {"model.cell": "lstm"},
     "GRU": {"model.cell": "gru"},
     "minGRU": {"model.cell": "mingru"},
     "echo state": {"model.cell": "echo-state", "model.hidden_size": 256},
@@ -110,6 +111,8 @@ def attempt(
     from rnncli.training.events import EvalReport, Finished
     from rnncli.training.loop import Diverged, train
 
+    if settings.get("model.forget_bias") == "log(lag)":  # as the command chooses it
+        settings = {**settings, "model.forget_bias": round(math.log(lag), 2)}
     config = Config().with_values(
         {
             **COMMON, **settings, "task": f"synthetic:{task}", "synthetic.lag": lag, "seed": seed,

@@ -55,7 +55,7 @@ class CellRow:
     option of which it takes only some values. ``fixed``: options whose values the name stands for.
     ``frozen``: weights that are not learned unless ``ModelConfig.learned`` names them. ``start``:
     fields of ``ModelConfig`` that say how weights start, with the values that the cell has instead
-    of their defaults."""
+    of their defaults. ``forgets``: has forget gates whose bias starts at ``forget_bias``."""
 
     module: str
     cls: str
@@ -66,6 +66,7 @@ class CellRow:
     frozen: tuple[str, ...] = ()
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     start: Mapping[str, Any] = field(default_factory=dict)
+    forgets: bool = False
 
 
 _SIMPLE = {"nonlinearity": ("tanh", "sigmoid", "relu")}
@@ -97,10 +98,20 @@ CELLS: dict[str, CellRow] = {
         start={"recurrent_init": "identity", "init": "normal", "init_scale": 0.001},
     ),
     "lstm": CellRow(
-        "lstm", "lstm", "LSTM", "Hochreiter and Schmidhuber 1997; Gers et al. 2000", _LSTM
+        "lstm",
+        "lstm",
+        "LSTM",
+        "Hochreiter and Schmidhuber 1997; Gers et al. 2000",
+        _LSTM,
+        forgets=True,
     ),
     "lstm-peephole": CellRow(
-        "lstm_variants", "lstm_peephole", "LSTM with peepholes", "Graves 2013, eqs. 7 to 11", _LSTM
+        "lstm_variants",
+        "lstm_peephole",
+        "LSTM with peepholes",
+        "Graves 2013, eqs. 7 to 11",
+        _LSTM,
+        forgets=True,
     ),
     "gru": CellRow("gru", "gru", "GRU", "Cho et al. 2014, reset after the product", _GRU),
     "gru-cho2014": CellRow(
@@ -112,11 +123,14 @@ CELLS: dict[str, CellRow] = {
         "Mogrifier LSTM",
         "Melis et al. 2020, sec. 2",
         {"rounds": 5, "rank": 0, "layer_norm": False, "coupled_gates": False, "projection_size": 0},
+        forgets=True,
     ),
     "indrnn": CellRow(
         "indrnn", "IndRNN", "IndRNN", "Li et al. 2018", {"nonlinearity": "relu"}, choices=_SIMPLE
     ),
-    "slstm": CellRow("slstm", "SLSTM", "sLSTM", "Beck et al. 2024, sec. 2.2", {"heads": 1}),
+    "slstm": CellRow(
+        "slstm", "SLSTM", "sLSTM", "Beck et al. 2024, sec. 2.2", {"heads": 1}, forgets=True
+    ),
     "echo-state": CellRow(
         "echo_state",
         "echo_state",
@@ -179,6 +193,7 @@ CELLS: dict[str, CellRow] = {
         "FS-LSTM",
         "Mujika et al. 2017, sec. 3",
         {"fast_layers": 2, "slow_size": 0},
+        forgets=True,
     ),
     "mingru": CellRow("minimal", "MinGRU", "minGRU", "Feng et al. 2024, sec. 3.1"),
     "minlstm": CellRow("minimal", "MinLSTM", "minLSTM", "Feng et al. 2024, sec. 3.2"),

@@ -125,6 +125,9 @@ class ModelConfig:
     ``bridge`` is what leads from the encoder's last state, and ``direction`` the encoder's. Without
     attention the source may be given to every step of the decoder and to its output (``context``).
 
+    ``recurrent_*``, ``spectral_radius`` and ``init_scale`` of a named cell may start elsewhere (see
+    ``CellRow.start``); their own defaults count as not given.
+
     ``cell`` is a name of ``rnncli.cell_table``, or one for each layer with commas between. The
     fields that may be None are options of cells: None is the cell's own default, and a value is
     refused when no layer's cell takes it. ``recurrent_init`` is that of the matrices that multiply

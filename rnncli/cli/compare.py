@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from rnncli.cli.console import note, print_columns, print_json
+from rnncli.cli.models import require_text
 from rnncli.cli.train import parse_time
 from rnncli.config import Config, load_toml, parse_assignment
 from rnncli.errors import RnncliError, UsageError
@@ -134,7 +135,7 @@ def _cells(fixed: dict[str, Any], cells: str, out: Path, *, keep: bool) -> list[
 
     items = [item.strip() for item in cells.split(",")]
     if not (out / BASE_FILE).exists():
-        _require_text(fixed.get("task", "lm"), fixed.get("data.train"))
+        require_text(fixed.get("task", "lm"), fixed.get("data.train", ()))
     base, reasons = base_config(fixed, items[0], out)
     for text in reasons:
         note(text)
@@ -157,13 +158,9 @@ def _configurations(
         raise UsageError("nothing to compare; give --cells lstm,gru, or --preset or --config twice")
     candidates = [Candidate(name, config.with_values(fixed)) for name, config in found]
     for candidate in candidates:
-        _require_text(candidate.config.task, candidate.config.data.train)
+        data = candidate.config.data
+        require_text(candidate.config.task, (*data.train, *data.source))
     return candidates
-
-
-def _require_text(task: str, files: Sequence[str] | None) -> None:
-    if not files and not task.startswith("synthetic:"):
-        raise UsageError("no training text; give at least one file")
 
 
 def _run_all(runs: list[Run]) -> Iterator[tuple[Run, Outcome]]:

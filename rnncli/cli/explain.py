@@ -87,6 +87,9 @@ def explain(
     if scale is not None and not 0 < scale < float("inf"):
         raise UsageError(f"--scale {scale:g}: it must be above 0")
 
+    if top_units and (unit or html is not None or scale is not None or state != "reset"):
+        raise UsageError("--top-units: --unit, --html, --scale and --state are not for the list")
+
     from rnncli.evaluation.explain import explain as explained
     from rnncli.evaluation.explain import parse_unit
     from rnncli.loading import load_language_model
@@ -99,6 +102,8 @@ def explain(
     with open_lines(file, on_bad_input=on_bad_input, any_bytes=any_bytes) as reader:
         batches = reader.batches(_LINES_READ)
         if top_units:
+            if strip:
+                batches = ([line.strip() for line in lines] for lines in batches)
             _print_units(loaded, batches, top_units, as_json)
             return
         lines = explained(loaded, batches, unit=shown, state=state, strip_lines=strip)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -56,6 +57,12 @@ def models_and_file(
     if others and file is None and not (model.is_dir() or model.suffix == ".safetensors"):
         return others, str(model)
     return [model, *others], file
+
+
+def require_text(task: str, files: Sequence[str]) -> None:
+    """Raise UsageError when a task has no file to learn from, and does not make its own data."""
+    if not files and not task.startswith("synthetic:"):
+        raise UsageError("no training text; give at least one file, or - for standard input")
 
 
 def task_of(model: Path) -> str:

@@ -11,12 +11,13 @@ from typer import Argument, Option
 
 from rnncli.cell_table import CELLS
 from rnncli.cli.console import note
+from rnncli.cli.models import require_text
 from rnncli.config import Config, parse_assignment
 from rnncli.errors import UsageError
-from rnncli.sections import OPTIMIZERS
+from rnncli.sections import ENGINES, OPTIMIZERS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 EXAMPLES = """
 rnncli train book.txt --out run --max-time 20s
@@ -90,7 +91,7 @@ def train(
     threads: Annotated[int | None, _option("Processor threads; 0: all cores.")] = None,
     device: Annotated[str | None, _option("auto, cpu or cuda.")] = None,
     precision: Annotated[str | None, _option("auto, float32 or bfloat16 products.")] = None,
-    engine: Annotated[str | None, _option("auto, reference, deferred, closed or vendor.")] = None,
+    engine: Annotated[str | None, _option(f"{', '.join(ENGINES)}.")] = None,
     preset: Annotated[str | None, _option("A zoo entry; see rnncli zoo.")] = None,
     config: Annotated[Path | None, _option("A TOML configuration.")] = None,
     settings: Annotated[
@@ -202,23 +203,18 @@ def _settle(
         from rnncli.zoo import load_entry
 
         base = load_entry(preset).config.with_values(fixed)
-        _require_text(base.task, (*base.data.train, *base.data.source))
+        require_text(base.task, (*base.data.train, *base.data.source))
         return base, []
     if config is not None:
         return Config.from_dict(load_toml(config)).with_values(fixed), []
     files = [*fixed.get("data.train", ()), *fixed.get("data.source", ())]
-    _require_text(fixed.get("task", "lm"), files)
+    require_text(fixed.get("task", "lm"), files)
     from rnncli.training.tasks import REQUIRED, choose
 
     needed = REQUIRED.get(fixed.get("task", "lm"), {})
     Config().with_values({**needed, **fixed})  # complain before the data is read
     values, reasons = choose(DataConfig(train=tuple(fixed.get("data.train", ()))), fixed)
     return Config().with_values({**values, **fixed}), reasons
-
-
-def _require_text(task: str, files: Sequence[str] | None) -> None:
-    if not files and not task.startswith("synthetic:"):
-        raise UsageError("no training text; give at least one file, or - for standard input")
 
 
 def _resumed(

@@ -70,8 +70,8 @@ def parse_unit(text: str, gate: str, model: LanguageModel) -> Unit:
         names = gate_names(cell)
         hint = choices_hint(gate, names) if names else "; it has none"
         raise UsageError(f"--gate: layer {layer} has no gate {gate!r}{hint}")
-    if not 1 <= int(number) <= cell.hidden_size:
-        size = cell.hidden_size
+    size = cell.hidden_size if gate else cell.state_sizes[0]
+    if not 1 <= int(number) <= size:
         raise UsageError(f"--unit {text}: layer {layer} has no unit {number}; choices: 1 to {size}")
     return Unit(int(layer) - 1, int(number) - 1, gate)
 

@@ -22,9 +22,10 @@ from rnncli.models.sequence_reader import SequenceReader
 from rnncli.nn.keys import frame_nats
 from rnncli.nn.stack import Run, Stack
 from rnncli.sections import DataConfig
-from rnncli.text.corpus import encode_file, load_corpus
+from rnncli.text.corpus import count_tokens, encode_file, load_corpus
 from rnncli.text.music import KEYS, read_music, side_by_side
 from rnncli.text.protocol import Ids
+from rnncli.text.tokenizers import load_sentencepiece
 
 DTYPE = torch.float64
 """Gradients that vanish fall below the smallest float32."""
@@ -134,13 +135,20 @@ def _language(
         strip = config.data.strip_lines
         ids = None if text is None else encode_file(loaded.tokenizer, text, strip_lines=strip).ids
     else:
-        size, ids = VOCABULARIES[config.tokenizer.kind], None
+        kind, strip, ids, counts = config.tokenizer, config.data.strip_lines, None, None
+        size = kind.vocab_size or VOCABULARIES[kind.kind]
         if text is not None:
-            data = DataConfig(train=(text,), valid_fraction=0.0)
-            corpus = load_corpus(data, config.tokenizer)
-            size, ids = corpus.tokenizer.vocab_size, corpus.train[0].ids
+            # A run's configuration names its text: the model is the one that the run began with.
+            data = config.data
+            if not data.train:
+                data = DataConfig(train=(text,), valid_fraction=0.0, strip_lines=strip)
+            corpus = load_corpus(data, load_sentencepiece(kind.model) if kind.model else kind)
+            size, counts = corpus.tokenizer.vocab_size, torch.from_numpy(count_tokens(corpus))
+            ids = encode_file(corpus.tokenizer, text, strip_lines=strip).ids
         torch.manual_seed(config.seed)
         model = LanguageModel(config.model, size)
+        if counts is not None:
+            model.output.start_from(counts)
     if not model.stack.is_causal:
         raise UsageError(f"{name}: a language model with layers that read later tokens")
     model = model.to(DTYPE).eval().requires_grad_(True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 Tokens = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+Item = TypeVar("Item")
 
 _SCAN = 1 << 24  # tokens looked at together when lines are found
-_SPREAD = 0.1  # how far lengths are jittered, so that lines meet others each epoch
+LENGTH_SPREAD = 0.1  # how far lengths are jittered, so that lines meet others each epoch
 _RATIO, _SLACK = 2, 16  # a batch is cut where its lines get longer than ratio * shortest + slack
 
 
@@ -72,6 +73,19 @@ def weighted_parts(
     return parts
 
 
+def weighted_items(
+    files: Sequence[Sequence[Item]], weights: Sequence[float], rng: np.random.Generator
+) -> list[Item]:
+    """The items of one epoch: of a file with weight w all of them floor(w) times, and of the rest
+    of w a share drawn from ``rng``; all once without weights."""
+    chosen: list[Item] = []
+    for items, weight in zip(files, weights or [1.0] * len(files), strict=True):
+        chosen += list(items) * int(weight)
+        some = rng.permutation(len(items))[: round((weight % 1.0) * len(items))]
+        chosen += [items[number] for number in some.tolist()]
+    return chosen
+
+
 class LineBatches:
     """Every line a sequence of its own, for state that is reset: batches of whole lines of like
     length. A last line without its boundary is a line too."""
@@ -91,7 +105,7 @@ class LineBatches:
         lengths = self.lengths
         keys = lengths.astype(np.float64)
         if rng is not None:
-            keys *= rng.uniform(1, 1 + _SPREAD, len(keys))
+            keys *= rng.uniform(1, 1 + LENGTH_SPREAD, len(keys))
         order = np.argsort(keys, kind="stable")
         cuts = self._cuts(lengths[order])
         turns = np.arange(len(cuts) - 1)

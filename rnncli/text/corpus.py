@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from rnncli.errors import DataError, UsageError
 from rnncli.sections import DataConfig, TokenizerConfig
@@ -122,6 +123,16 @@ def load_corpus(
         valid=streams[-1] if valid else None,
         notes=tuple(notes),
     )
+
+
+def count_tokens(corpus: Corpus) -> npt.NDArray[np.int64]:
+    """How often each token occurs in the training text: (V,)."""
+    size = corpus.tokenizer.vocab_size
+    counts = np.zeros(size, np.int64)
+    for stream in corpus.train:
+        for start in range(0, len(stream.ids), 1 << 24):
+            counts += np.bincount(stream.ids[start : start + (1 << 24)], minlength=size)
+    return counts
 
 
 def encode_file(

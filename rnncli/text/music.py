@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rnncli.errors import DataError
+from rnncli.text.batching import LENGTH_SPREAD
 from rnncli.text.lines import Source, read_lines
 
 LOWEST, HIGHEST = 21, 108
@@ -31,7 +32,6 @@ Frames = npt.NDArray[np.bool_]
 
 _NOTE = re.compile("[0-9]{1,4}")
 _SHOWN = 40  # characters of a wrong frame that its message quotes
-_SPREAD = 0.1  # how far lengths are jittered, so that pieces meet others each epoch
 _LOOK_BYTES = 4096
 _ALIKE_FRAMES = 4  # so many in a row are no accident
 
@@ -187,7 +187,7 @@ def batches(
 ) -> list[npt.NDArray[np.int64]]:
     """The numbers of the pieces to run together, each (B,): every piece of ``lengths`` (N,) once,
     pieces of like length together, in an order drawn from ``rng``."""
-    jittered = lengths * rng.uniform(1, 1 + _SPREAD, len(lengths))
+    jittered = lengths * rng.uniform(1, 1 + LENGTH_SPREAD, len(lengths))
     order = np.argsort(jittered, kind="stable")
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     return [parts[turn] for turn in rng.permutation(len(parts)).tolist()]

@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rnncli.errors import DataError, UsageError
+from rnncli.text.batching import LENGTH_SPREAD
 from rnncli.text.lines import read_lines
 from rnncli.text.tokenizers import Tokenizer
 
 Line = npt.NDArray[np.int64]
 Pair = tuple[str, str]
-_SPREAD = 0.1
-"""How far lengths are jittered, so that pairs meet others each epoch."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def group_by_length(
     lengths are alike. With ``rng`` lines and groups come in an order drawn from it."""
     keys = seconds.astype(np.float64)
     if rng is not None:
-        keys *= rng.uniform(1, 1 + _SPREAD, len(keys))
+        keys *= rng.uniform(1, 1 + LENGTH_SPREAD, len(keys))
     order = np.lexsort((keys, lengths))
     groups = []
     edges = np.flatnonzero(np.diff(lengths[order])) + 1

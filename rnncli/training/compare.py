@@ -145,10 +145,11 @@ def base_config(fixed: Mapping[str, Any], cell: str, out: Path) -> tuple[Config,
     if path.exists():
         saved = Config.from_dict(load_toml(path)).with_values({**fixed, **name})
         return saved, [f"settings: those in {path}, and what is given now"]
-    values = {**REQUIRED.get(str(fixed.get("task", "lm")), {}), **values, **fixed}
+    needed = REQUIRED.get(str(fixed.get("task", "lm")), {})
+    values = {**needed, **values, **fixed}
     data = Config().with_values(values).data  # complain about wrong values before looking at it
     chosen, reasons = choose(data, values)
-    return Config().with_values({**chosen, **fixed, **name}), reasons
+    return Config().with_values({**needed, **chosen, **fixed, **name}), reasons
 
 
 def keep_base(config: Config, out: Path) -> None:

@@ -21,7 +21,7 @@ from rnncli.nn.stack import Run
 from rnncli.nn.state import State, state_from_tensors, state_to_tensors
 from rnncli.runtime import Runtime
 from rnncli.text.batching import LineBatches, LineEpoch, Stream, weighted_parts
-from rnncli.text.corpus import Corpus, Progress, load_corpus
+from rnncli.text.corpus import Corpus, Progress, count_tokens, load_corpus
 from rnncli.text.tokenizers import Tokenizer, load_sentencepiece
 from rnncli.training.events import NATS_A_TOKEN
 from rnncli.training.task import Loss, Task, Validation
@@ -68,7 +68,7 @@ class LanguageModelling:
         self.valid_tokens = len(corpus.valid.ids) if corpus.valid is not None else 0
         self._model = LanguageModel(config.model, self.tokenizer.vocab_size)
         self.model.stack.require_engine(config.training.engine)
-        counts = self._token_counts()
+        counts = torch.from_numpy(count_tokens(corpus))
         self.model.output.start_from(counts)
         self.model.to(runtime.device)
         self.run_as = Run(config.training.engine, runtime.dtype)
@@ -98,15 +98,6 @@ class LanguageModelling:
         if self.config.training.state == "carried":
             return self.config.training.bptt * self.batch_size
         return math.ceil(self.train_tokens / max(1, self.pieces))
-
-    def _token_counts(self) -> Tensor:
-        """(V,): how often each token occurs in the training text."""
-        size = self.tokenizer.vocab_size
-        counts = np.zeros(size, np.int64)
-        for stream in self.corpus.train:
-            for start in range(0, len(stream.ids), 1 << 24):
-                counts += np.bincount(stream.ids[start : start + (1 << 24)], minlength=size)
-        return torch.from_numpy(counts)
 
     # -- pieces ------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from rnncli.models.music import MusicModel
 from rnncli.nn.stack import Run
 from rnncli.nn.state import State, state_from_tensors, state_to_tensors
 from rnncli.runtime import Runtime
+from rnncli.text.batching import weighted_items
 from rnncli.text.corpus import Progress
 from rnncli.text.music import (
     KEYS,
@@ -130,7 +131,7 @@ class MusicTask:
     def begin_epoch(self, epoch: int) -> None:
         training = self.config.training
         rng = np.random.default_rng([self.config.seed, epoch])
-        chosen = self._choose(rng)
+        chosen = weighted_items(self._train, self.config.data.weights, rng)
         if not chosen:
             raise DataError("data.weights leave nothing to train on; raise them")
         if reach := self.config.data.transpose:
@@ -144,17 +145,6 @@ class MusicTask:
             self._layout += [_Part(batch, a, b) for a, b in pairwise(places)]
         self.pieces = len(self._layout)
         self._open = self._state = None
-
-    def _choose(self, rng: np.random.Generator) -> list[Frames]:
-        """The pieces of an epoch: of a file with weight w all of them floor(w) times, and of the
-        rest of w a share drawn from ``rng``."""
-        weights = self.config.data.weights or (1.0,) * len(self._train)
-        chosen: list[Frames] = []
-        for pieces, weight in zip(self._train, weights, strict=True):
-            chosen += pieces * int(weight)
-            some = rng.permutation(len(pieces))[: round((weight % 1.0) * len(pieces))]
-            chosen += [pieces[number] for number in some.tolist()]
-        return chosen
 
     def loss(self, piece: int, sampled: bool) -> Loss:
         part = self._layout[piece]

@@ -11,6 +11,7 @@ from torch import nn
 from rnncli.config import Config
 from rnncli.errors import UsageError
 from rnncli.evaluation.synthetic import open_problem
+from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.models.language_model import LanguageModel
 from rnncli.models.music import MusicModel
 from rnncli.models.sequence_reader import SequenceReader
@@ -18,6 +19,7 @@ from rnncli.sections import ModelConfig
 from rnncli.text.corpus import load_corpus
 from rnncli.text.music import KEYS
 from rnncli.text.tokenizers import load_sentencepiece
+from rnncli.training.translation import make_tokenizer, read_text
 
 NEAR = 0.01
 """Among the sizes that are off by no more than this share, the roundest is taken: products of a
@@ -43,6 +45,9 @@ def model_maker(config: Config) -> Maker:
     if config.task.startswith("synthetic:"):
         problem = open_problem(config)
         return lambda model: SequenceReader(model, problem.inputs, problem.outputs)
+    if config.task == "translate":
+        words = make_tokenizer(config, read_text(config.data)[0]).vocab_size
+        return lambda model: EncoderDecoder(model, words)
     given = config.tokenizer.model
     tokenizer = config.tokenizer if given is None else load_sentencepiece(given)
     vocab_size = load_corpus(config.data, tokenizer).tokenizer.vocab_size

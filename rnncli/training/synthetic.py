@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rnncli.cell_table import CELLS
 from rnncli.config import Config
 from rnncli.errors import UsageError
 from rnncli.evaluation.synthetic import Batch, open_problem
@@ -75,7 +76,10 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     """Values for what matters and is not in ``fixed``, dotted names that the user has set; and the
     reasons."""
     values, reasons = dict(DEFAULTS), []
-    if "lstm" in str(fixed.get("model.cell", "lstm")) and "model.forget_bias" not in fixed:
+    cells = str(fixed.get("model.cell", "lstm")).split(",")
+    forgets = any(CELLS[name.strip()].forgets for name in cells)
+    usual = fixed.get("model.init") != "uniform" and "model.forget_bias" not in fixed
+    if forgets and usual:
         bias = round(math.log(fixed.get("synthetic.lag", SyntheticConfig().lag)), 2)
         values["model.forget_bias"] = bias
         reasons.append(

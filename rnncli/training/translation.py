@@ -6,7 +6,7 @@ The sources of a batch have one length, so that none is padded; targets are of l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.nn.softmax import SampledVocabulary
 from rnncli.nn.stack import Run
 from rnncli.runtime import Runtime
+from rnncli.sections import DataConfig
+from rnncli.text.batching import weighted_items
 from rnncli.text.corpus import Progress
 from rnncli.text.pairs import (
     EncodedPairs,
@@ -51,12 +53,21 @@ def open_task(
             f"training.state: {config.training.state!r} is for running text, and every pair begins "
             "afresh; use 'reset'"
         )
-    data, training = config.data, config.training
+    training = config.training
     if training.bptt or training.bptt_variable:
         raise UsageError(
             f"training.bptt: {training.bptt} cuts text in pieces, and pairs are run whole; use "
             "bptt = 0 and bptt_variable = false"
         )
+    train, valid, notes = read_text(config.data)
+    tokenizer = tokenizer or make_tokenizer(config, train)
+    torch.manual_seed(config.seed)
+    return Translation(config, train, valid, tokenizer, runtime, notes)
+
+
+def read_text(data: DataConfig) -> tuple[list[list[Pair]], list[Pair] | None, list[str]]:
+    """Training pairs, file by file, what is validated on, and sentences about what was held out.
+    Raises as ``read_pairs``; DataError where there are none."""
     if data.strip_lines:
         raise UsageError("data.strip_lines: pairs are taken as they are; use false")
     train = [list(read_pairs(files)) for files in pair_files(data.train, data.source, data.target)]
@@ -76,19 +87,15 @@ def open_task(
         )
     if not any(train):
         raise DataError("no pairs to train on; give a file with some")
-    if tokenizer is None:
-        kind = config.tokenizer
-        tokenizer = (
-            load_sentencepiece(kind.model)
-            if kind.model is not None
-            else train_tokenizer(kind, _both_sides(train))
-        )
-    torch.manual_seed(config.seed)
-    return Translation(config, train, valid, tokenizer, runtime, notes)
+    return train, valid, notes
 
 
-def _both_sides(train: Iterable[Iterable[Pair]]) -> Iterator[str]:
-    return (text for pairs in train for pair in pairs for text in pair)
+def make_tokenizer(config: Config, train: Iterable[Iterable[Pair]]) -> Tokenizer:
+    """One vocabulary for both sides, of the training pairs alone."""
+    kind = config.tokenizer
+    if kind.model is not None:
+        return load_sentencepiece(kind.model)
+    return train_tokenizer(kind, (text for pairs in train for pair in pairs for text in pair))
 
 
 class Translation:
@@ -174,13 +181,8 @@ class Translation:
 
     def begin_epoch(self, epoch: int) -> None:
         rng = np.random.default_rng([self.config.seed, epoch])
-        weights = self.config.data.weights or (1.0,) * len(self._train)
-        self._epoch = []
-        for pairs, weight in zip(self._train, weights, strict=True):
-            both = list(zip(pairs.sources, pairs.targets, strict=True))
-            self._epoch += both * int(weight)
-            some = rng.permutation(len(both))[: round((weight % 1.0) * len(both))]
-            self._epoch += [both[number] for number in some.tolist()]
+        both = [list(zip(p.sources, p.targets, strict=True)) for p in self._train]
+        self._epoch = weighted_items(both, self.config.data.weights, rng)
         if not self._epoch:
             raise DataError("data.weights leave nothing to train on; raise them")
         lengths = np.array([len(source) for source, _ in self._epoch], np.int64)

@@ -57,6 +57,10 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         values["training.epochs"] = 0
     reasons = [
         f"tokens: {kind}, one vocabulary for both sides, since the text has {size / 1e6:.2f} MB",
-        f"size: a bidirectional layer of {H} and a decoder of {H} with attention",
+        *(
+            []
+            if "model.hidden_size" in fixed
+            else [f"size: {H} units a layer, a direction of the encoder and in the decoder"]
+        ),
     ]
     return {name: value for name, value in values.items() if name not in fixed}, reasons

@@ -166,6 +166,8 @@ def test_usage(char: Path, explain: Run):
         (("--html", "x", "--json"), "give one of them"),
         (("--scale", "0"), "--scale 0: it must be above 0"),
         (("--unit", "9:1"), "no layer 9"),
+        (("--top-units", "3", "--unit", "1:1"), "not for the list"),
+        (("--top-units", "3", "--html", "x"), "not for the list"),
         (("--state", "kept"), "--state: unknown value"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -240,3 +240,11 @@ def test_values_are_independent_of_the_lines_run_together(lstm: Loaded) -> None:
         assert a.values == pytest.approx(b.values, rel=1e-12)
     assert isinstance(lstm.model.embedding.weight, Tensor)
     assert lstm.model.embedding.weight.dtype == torch.float32, "the model itself was changed"
+
+
+def test_a_projections_units_are_those_of_h_and_its_gates_those_of_the_cells(tmp_path: Path):
+    path = tiny_model(tmp_path, cell="lstm", projection_size=5, layers=1)
+    model = load_language_model(path).model
+    assert parse_unit("1:5", "", model) == Unit(0, 4, "")
+    with pytest.raises(UsageError, match="choices: 1 to 5"):
+        parse_unit("1:6", "", model)

@@ -19,6 +19,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "elman-tanh": ("elman", {"nonlinearity": "tanh"}),
     "elman-sigmoid": ("elman", {"nonlinearity": "sigmoid"}),
     "elman-relu": ("elman", {"nonlinearity": "relu"}),
+    "irnn": ("irnn", {}),
     "lstm": ("lstm", {}),
     "gru": ("gru", {}),
     "gru-cho2014": ("gru-cho2014", {}),

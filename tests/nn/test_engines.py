@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rnncli.cell_table import CELLS
 from rnncli.errors import UsageError
-from rnncli.nn.recurrence import engines, require_engine, run
+from rnncli.nn.recurrence import engines, fastest, require_engine, run
 from tests.nn.cases import (
     KINDS,
     assert_equal,
@@ -117,6 +118,34 @@ def test_operands_in_bfloat16_change_little(kind: str, engine: str) -> None:
         error = (rounded - exact).norm() / exact.norm()
         assert 1e-6 < error < 5e-2
         assert rounded.dtype == torch.float32
+
+
+def test_every_cell_of_the_table_is_tried() -> None:
+    assert {cell for cell, _ in KINDS.values()} == set(CELLS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "dtype", "training", "expected"),
+    [
+        ("lstm", 64, torch.float32, True, "vendor"),
+        ("lstm", 64, torch.bfloat16, True, "vendor"),
+        ("lstm", 60, torch.bfloat16, True, "closed"),
+        ("lstm", 544, torch.bfloat16, True, "closed"),
+        ("gru", 64, torch.float32, True, "deferred"),
+        ("gru", 64, torch.float32, False, "vendor"),
+        ("elman-tanh", 64, torch.float32, True, "deferred"),
+        ("rhn", 64, torch.float32, True, "deferred"),
+        ("rhn", 64, torch.float32, False, "reference"),
+        ("mingru", 64, torch.float32, True, "scan"),
+        ("mingru", 64, torch.float32, False, "scan"),
+    ],
+)
+def test_the_engine_chosen_on_a_processor(
+    kind: str, inputs: int, dtype: torch.dtype, training: bool, expected: str
+) -> None:
+    cell = make(kind, 3, inputs)
+    with torch.set_grad_enabled(training):
+        assert fastest(cell, dtype, torch.device("cpu")) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)

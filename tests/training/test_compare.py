@@ -28,7 +28,7 @@ from rnncli.training.compare import (
     plan_runs,
     settle,
 )
-from rnncli.training.events import EvalReport, Event, Finished, StepReport
+from rnncli.training.events import EvalReport, Event, Finished, Started, StepReport
 from rnncli.training.loop import train
 from rnncli.training.worker import Failed, run_apart, run_here
 from tests.training.runs import Killed, at_step, kill, metrics, tiny_config
@@ -217,3 +217,17 @@ def test_a_process_that_is_ended(text: Path, tmp_path: Path) -> None:
     assert last == Failed(
         "its process was ended by SIGKILL, as the system does when memory is short"
     )
+
+
+def test_encoder_decoders_are_counted_as_they_are_trained(tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("".join(f"a b {k}\tx {k} y\n" for k in range(30)))
+    fixed = {
+        "task": "translate", "data.train": [str(pairs)], "model.hidden_size": 16,
+        "training.max_steps": 1, "training.threads": 1,
+    }  # fmt: skip
+    base, _ = base_config(fixed, "lstm", tmp_path / "out")
+    for candidate in settle(cell_candidates(base, ["lstm", "gru"]), "hidden"):
+        events = list(run_here(candidate.config, tmp_path / candidate.label))
+        (started,) = [event for event in events if isinstance(event, Started)]
+        assert started.parameters == candidate.parameters
