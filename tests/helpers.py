@@ -14,9 +14,11 @@ RNNCLI = (sys.executable, "-m", "rnncli")
 
 
 def cli_env(env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment for a subprocess: this checkout is the one imported, one thread."""
+    """The environment for a subprocess: this checkout is the one imported, one thread, output
+    buffered as Python does by itself."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(env or {})}
+    usual = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return {**usual, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(env or {})}
 
 
 def run_cli(

@@ -63,9 +63,18 @@ def main() -> NoReturn:
     except BaseException as error:
         code = _report(error, debug)
         # What is still buffered cannot be written or is not wanted; Python must not try again.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output(1)
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):  # a full disk: the exit code is still ours
+        _drop_output(2)
     sys.exit(code)
+
+
+def _drop_output(number: int) -> None:
+    """Let what is still to be written to the file descriptor ``number`` go nowhere."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def load_app(name: str) -> typer.Typer:

@@ -42,11 +42,12 @@ def outputs(cell: Cell, x: Tensor, state: CellState, engine: str = "auto") -> Te
 @pytest.mark.parametrize("kind", KINDS)
 def test_kernels_and_hand_written_forms_run_no_cell_with_options(kind: str) -> None:
     cell = make(kind)
-    plain = {"lstm", "gru", "elman-tanh", "elman-relu"}
+    plain = {"lstm", "gru", "elman-tanh", "elman-relu", "irnn"}
     assert ("vendor" in engines(cell)) == (kind in plain)
     assert ("closed" in engines(cell)) == (kind == "lstm")
     forms = {"lstm": FastLSTM, "gru": FastGRU}
     forms |= {f"elman-{f}": FastElman for f in ("tanh", "sigmoid", "relu")}
+    forms["irnn"] = FastElman
     assert type(fast_cell(cell, "float32")) is forms.get(kind, AnyCell)
 
 
