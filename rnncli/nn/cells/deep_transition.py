@@ -112,17 +112,17 @@ class DeepTransition(Cell):
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         (h,) = state
-        from_h = product("W_hh", h)
+        from_x = torch.split(projected, self._width, dim=1)
+        from_h = torch.split(product("W_hh", h), self._width, dim=1)
         z = h
         for layer in range(1, self.depth + 1):
-            part = slice((layer - 1) * self._width, layer * self._width)
-            v = from_h[:, part] if layer == 1 else product(f"W_{layer}", z)
+            v = from_h[0] if layer == 1 else product(f"W_{layer}", z)
             if layer == 1 or self.input_to_all:
-                v = v + projected[:, part]
+                v = v + from_x[layer - 1]
             else:
                 v = v + getattr(self, f"a_{layer}")
             if layer > 1 and self.shortcuts:
-                v = v + from_h[:, part]
+                v = v + from_h[layer - 1]
             z = self.units(v, getattr(self, f"rho_{layer}"))
         return (z,)
 

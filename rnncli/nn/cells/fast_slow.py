@@ -88,5 +88,5 @@ class FastSlow(Cell):
 def lstm(v: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """v: (B, 4 n), the sums of i, f, g and o; c: (B, n) -> h and the new c."""
     i, f, g, o = v.chunk(4, dim=1)
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    c = torch.addcmul(torch.sigmoid(f) * c, torch.sigmoid(i), torch.tanh(g))
     return torch.sigmoid(o) * torch.tanh(c), c

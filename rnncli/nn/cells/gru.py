@@ -51,11 +51,12 @@ class GRU(Cell):
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         (h,) = state
-        H = self.hidden_size
-        recurrent = product("W_hh", h)
-        r, z = torch.sigmoid(projected[:, : 2 * H] + recurrent[:, : 2 * H]).chunk(2, dim=1)
-        n = torch.tanh(projected[:, 2 * H :] + r * (recurrent[:, 2 * H :] + self.a_n))
-        return (n + z * (h - n),)
+        sizes = (2 * self.hidden_size, self.hidden_size)
+        gates_x, n_x = projected.split_with_sizes(sizes, 1)
+        gates_h, n_h = product("W_hh", h).split_with_sizes(sizes, 1)
+        r, z = torch.sigmoid(gates_x + gates_h).chunk(2, dim=1)
+        n = torch.tanh(torch.addcmul(n_x, r, n_h + self.a_n))
+        return (torch.lerp(n, h, z),)
 
 
 class GRUCho2014(Cell):
@@ -80,10 +81,10 @@ class GRUCho2014(Cell):
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         (h,) = state
-        H = self.hidden_size
-        r, z = torch.sigmoid(projected[:, : 2 * H] + product("W_hh", h)).chunk(2, dim=1)
-        n = torch.tanh(projected[:, 2 * H :] + product("U", r * h))
-        return (n + z * (h - n),)
+        gates_x, n_x = projected.split_with_sizes((2 * self.hidden_size, self.hidden_size), 1)
+        r, z = torch.sigmoid(gates_x + product("W_hh", h)).chunk(2, dim=1)
+        n = torch.tanh(n_x + product("U", r * h))
+        return (torch.lerp(n, h, z),)
 
 
 class NormalizedGRU(LayerNormalized, GRU):

@@ -47,5 +47,5 @@ class LSTM(Cell):
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         h, c = state
         i, f, g, o = (projected + product("W_hh", h)).chunk(4, dim=1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        c = torch.addcmul(torch.sigmoid(f) * c, torch.sigmoid(i), torch.tanh(g))
         return torch.sigmoid(o) * torch.tanh(c), c

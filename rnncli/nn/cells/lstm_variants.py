@@ -97,7 +97,7 @@ class VariantLSTM(Cell):
         h, c = state
         *i, f, g, o = (projected + self.norm_h(product("W_hh", h))).chunk(self.gates, dim=1)
         forget = torch.sigmoid(self.peep(f, "W_cf", c))
-        c = forget * c + self.input_gate(i, forget, c) * torch.tanh(g)
+        c = torch.addcmul(forget * c, self.input_gate(i, forget, c), torch.tanh(g))
         exposed = self.norm_c(c) + self.b_c if self.layer_norm else c
         m = torch.sigmoid(self.peep(o, "W_co", c)) * torch.tanh(exposed)
         return (product("W_rm", m) if self.projection_size else m), c

@@ -62,11 +62,15 @@ class QRNN(LinearCell):
         return torch.cat([sums, *windows[:0:-1]], dim=2)
 
     def coefficients(self, projected: Tensor) -> tuple[Tensor, Tensor]:
-        H = self.hidden_size
-        z, f = torch.tanh(projected[..., :H]), torch.sigmoid(projected[..., H : 2 * H])
+        z, f, *others = self._parts(projected)
+        z, f = torch.tanh(z), torch.sigmoid(f)
         if self.pooling == "ifo":
-            return f, torch.sigmoid(projected[..., 3 * H : 4 * H]) * z
+            return f, torch.sigmoid(others[1]) * z
         return f, (1.0 - f) * z
+
+    def _parts(self, projected: Tensor) -> tuple[Tensor, ...]:
+        """(..., G + (k - 1) I) -> the sum of each gate, and of the inputs kept as much as fits."""
+        return torch.split(projected, self.hidden_size, dim=-1)
 
     def rest(self, projected: Tensor) -> CellState:
         kept = projected[..., self.gates * self.hidden_size :]
@@ -75,5 +79,4 @@ class QRNN(LinearCell):
     def emit(self, h: Tensor, x: Tensor, projected: Tensor, dtype: torch.dtype) -> Tensor:
         if self.pooling == "f":
             return h
-        H = self.hidden_size
-        return torch.sigmoid(projected[..., 2 * H : 3 * H]) * h
+        return torch.sigmoid(self._parts(projected)[2]) * h

@@ -63,11 +63,11 @@ class RecurrentHighway(Cell):
                 v = product("W_hh", s) + projected
             else:
                 v = product(f"R_{layer}", s) + getattr(self, f"a_{layer}")
-            h = torch.tanh(v[:, :H])
-            gates = torch.sigmoid(v[:, H:])
+            h, gates = v.split_with_sizes((H, v.shape[1] - H), 1)
+            h, gates = torch.tanh(h), torch.sigmoid(gates)
             if self.coupled:
                 s = torch.lerp(s, h, gates)  # t h + (1 - t) s
             else:
                 t, c = gates.chunk(2, dim=1)
-                s = h * t + s * c
+                s = torch.addcmul(h * t, s, c)
         return (s,)

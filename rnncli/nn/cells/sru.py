@@ -40,15 +40,14 @@ class SRU(LinearCell):
         self.reset_parameters(config)
 
     def coefficients(self, projected: Tensor) -> tuple[Tensor, Tensor]:
-        H = self.hidden_size
-        f = torch.sigmoid(projected[..., H : 2 * H])
-        return f, (1.0 - f) * projected[..., :H]
+        x, f, *_ = projected.chunk(self.gates, dim=-1)
+        f = torch.sigmoid(f)
+        return f, (1.0 - f) * x
 
     def emit(self, h: Tensor, x: Tensor, projected: Tensor, dtype: torch.dtype) -> Tensor:
-        H = self.hidden_size
-        r = torch.sigmoid(projected[..., 2 * H : 3 * H])
-        past = x.to(h.dtype) if self.gates == 3 else projected[..., 3 * H :]
-        return torch.lerp(past, h, r)
+        _, _, r, *others = projected.chunk(self.gates, dim=-1)
+        past = others[0] if others else x.to(h.dtype)
+        return torch.lerp(past, h, torch.sigmoid(r))
 
 
 class SRUWithVectors(Cell):
