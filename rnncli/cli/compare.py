@@ -210,6 +210,8 @@ def _cells_of(row: Row) -> tuple[str, ...]:
 
 def _measured(mean: float, spread: float) -> str:
     """ "5.69 ± 0.80": as many decimals as the spread has two figures; four without one."""
+    if abs(mean) >= 1e7:
+        return f"{mean:.4g}"
     if not spread > 0:  # nan, too
         return _number(mean, ".4f")
     decimals = min(6, max(0, 1 - math.floor(math.log10(spread))))

@@ -75,6 +75,7 @@ def test_a_table_and_what_is_done_is_not_done_again(compare: Run, tmp_path: Path
         (568.63, 32.1, "569 ± 32"),
         (5.6863, math.nan, "5.6863"),
         (5.6863, 0.0, "5.6863"),
+        (1.2345e300, math.nan, "1.234e+300"),
         (math.nan, math.nan, "-"),
     ],
 )
@@ -83,10 +84,11 @@ def test_a_spread_has_two_figures(mean: float, spread: float, text: str) -> None
 
 
 def test_a_run_that_fails_is_a_row(compare: Run, tmp_path: Path) -> None:
-    for name, lr in (("wild", 1e38), ("tame", 0.1)):
+    # The weights are multiplied by -1e30 at each step: the second makes them infinite.
+    for name, lr, decay in (("wild", 1e30, 1.0), ("tame", 0.1, 0.0)):
         (tmp_path / f"{name}.toml").write_text(
             '[model]\nlayers = 1\nhidden_size = 8\n[optimizer]\nname = "sgd"\nclip_norm = 0.0\n'
-            f"lr = {lr}\n[training]\nbatch_size = 4\nbptt = 10\nmax_steps = 8\n"
+            f"lr = {lr}\nweight_decay = {decay}\n[training]\nbatch_size = 4\nbptt = 10\nmax_steps = 8\n"
         )
     both = ("--config", "wild.toml", "--config", "tame.toml", "--out", "all")
     out = compare("text.txt", *both, "--set", "data.valid_fraction=0.1")
