@@ -166,20 +166,25 @@ def _configurations(
 def _run_all(runs: list[Run]) -> Iterator[tuple[Run, Outcome]]:
     """Do the runs, with a line on stderr every ten seconds, at every validation and at the end."""
     from rnncli.cli.panel import PlainLines
-    from rnncli.training.compare import Outcome, compare
+    from rnncli.training.compare import Outcome, compare, stopped_during
 
     views: dict[str, PlainLines] = {}
-    with closing(compare(runs)) as events:
-        for run, event in events:
-            prefix = f"{run.name} ({runs.index(run) + 1} of {len(runs)}): "
-            if isinstance(event, Outcome):
-                if event.failure:
-                    note(f"{prefix}failed: {event.failure}")
-                elif run.name not in views:
-                    note(f"{prefix}is done already, in {run.folder}")
-                yield run, event
-            else:
-                views.setdefault(run.name, PlainLines(prefix)).show(event)
+    current = runs[0]
+    try:
+        with closing(compare(runs)) as events:
+            for run, event in events:
+                current = run
+                prefix = f"{run.name} ({runs.index(run) + 1} of {len(runs)}): "
+                if isinstance(event, Outcome):
+                    if event.failure:
+                        note(f"{prefix}failed: {event.failure}")
+                    elif run.name not in views:
+                        note(f"{prefix}is done already, in {run.folder}")
+                    yield run, event
+                else:
+                    views.setdefault(run.name, PlainLines(prefix)).show(event)
+    except KeyboardInterrupt:  # while an event was shown; closing has saved the run
+        raise stopped_during(current) from None
 
 
 def _columns(rows: list[Row]) -> tuple[str, ...]:

@@ -259,10 +259,13 @@ def compare(
             try:
                 outcome = yield from _trained(run, train or run_apart)
             except KeyboardInterrupt:
-                raise Interrupted(
-                    f"stopped during {run.name}; the same command goes on from there"
-                ) from None
+                raise stopped_during(run) from None
         yield run, outcome
+
+
+def stopped_during(run: Run) -> Interrupted:
+    """What Ctrl-C ends a comparison with, once ``run`` is saved."""
+    return Interrupted(f"stopped during {run.name}; the same command goes on from there")
 
 
 def _trained(run: Run, train: Trainer) -> Generator[tuple[Run, Event | Outcome], None, Outcome]:
