@@ -88,7 +88,8 @@ def test_a_run_that_fails_is_a_row(compare: Run, tmp_path: Path) -> None:
     for name, lr, decay in (("wild", 1e30, 1.0), ("tame", 0.1, 0.0)):
         (tmp_path / f"{name}.toml").write_text(
             '[model]\nlayers = 1\nhidden_size = 8\n[optimizer]\nname = "sgd"\nclip_norm = 0.0\n'
-            f"lr = {lr}\nweight_decay = {decay}\n[training]\nbatch_size = 4\nbptt = 10\nmax_steps = 8\n"
+            f"lr = {lr}\nweight_decay = {decay}\n"
+            "[training]\nbatch_size = 4\nbptt = 10\nmax_steps = 8\n"
         )
     both = ("--config", "wild.toml", "--config", "tame.toml", "--out", "all")
     out = compare("text.txt", *both, "--set", "data.valid_fraction=0.1")
