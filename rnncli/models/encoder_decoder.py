@@ -271,6 +271,37 @@ class EncoderDecoder(nn.Module):
         flat = self.output.nats(h.reshape(-1, h.shape[2]), targets.reshape(-1), self.tied_weight)
         return flat.view(targets.shape)
 
+    @property
+    def attends(self) -> bool:
+        """Whether there is attention, and so an alignment."""
+        return self.attention is not None or self.attentive is not None
+
+    def attention_weights(self, source: Tensor, inputs: Tensor) -> Tensor:
+        """source: (S, B), inputs: (T, B), the token before each target -> how much each target
+        looked at each source token (T, B, S), without autograd. Raises UsageError for a model
+        without attention."""
+        if not self.attends:
+            raise UsageError(
+                "model.attention: this model has none, so nothing aligns its targets with sources"
+            )
+        state = self.encode(source, Run(), None)
+        y = self.target_embedding(inputs)
+        if self.attention is not None:
+            h, _ = self.decoder(y, state.layers, Run(), None)
+            h = h.to(y.dtype)
+            weights: Tensor = self.attention(h.transpose(0, 1), state.keys, state.memory)[1]
+            return weights.transpose(0, 1)
+        assert self.attentive is not None
+        cell, first, found = self.attentive, state.layers.layers[0], []
+        projected = cell.project(y, first, y.dtype)
+        matrices = cell.step_weights()
+        for x in projected:
+            first, looked = cell.step_and_weights(
+                x, first, lambda name, v: F.linear(v, matrices[name])
+            )
+            found.append(looked)
+        return torch.stack(found)
+
     # -- the step contract -------------------------------------------------------------------
 
     def start(self, source: Tensor, rows: int) -> DecoderState:

@@ -83,32 +83,41 @@ class AttentiveCell(Wrapper):
         return weights
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
+        return self.step_and_weights(projected, state, product)[0]
+
+    def step_and_weights(
+        self, projected: Tensor, state: CellState, product: Product
+    ) -> tuple[CellState, Tensor]:
+        """A step, and how much it looked at each annotation (B, S)."""
         out, *parts, memory, keys = state
         before: CellState = tuple(parts)
         if self.look_up == "before":
-            context = self._context(before[0], memory, keys, product)
+            context, weights = self._context(before[0], memory, keys, product)
             after = self._cell(projected + product("W_f", context), before, product)
         elif self.look_up == "feeding":
             after = self._cell(projected + product("W_f", out), before, product)
-            context = self._context(after[0], memory, keys, product)
+            context, weights = self._context(after[0], memory, keys, product)
         else:
             assert self.second is not None
             after = self._cell(projected, before, product)
-            context = self._context(after[0], memory, keys, product)
+            context, weights = self._context(after[0], memory, keys, product)
             read = product("second.W_xh", context) + self.second.a
             after = self.second.step(read, after, lambda n, v: product(f"second.{n}", v))
         out = torch.tanh(product("W_c", torch.cat([context, after[0]], dim=1)))
-        return (out, *after, memory, keys)
+        return (out, *after, memory, keys), weights
 
     def _cell(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         return self.cell.step(projected, state, lambda name, v: product(f"cell.{name}", v))
 
-    def _context(self, query: Tensor, memory: Tensor, keys: Tensor, product: Product) -> Tensor:
-        """query: (B, H) -> the annotations weighted by their scores against it (B, M)."""
+    def _context(
+        self, query: Tensor, memory: Tensor, keys: Tensor, product: Product
+    ) -> tuple[Tensor, Tensor]:
+        """query: (B, H) -> the annotations weighted by their scores against it (B, M), and the
+        weights (B, S)."""
         if self.attention.kind == "additive":
             query = product("attention.W_a", query)
         weights = torch.softmax(self.attention.scores(query.unsqueeze(1), keys), dim=2)
-        return (weights @ memory).squeeze(1)
+        return (weights @ memory).squeeze(1), weights.squeeze(1)
 
 
 def second_cell(cell: nn.Module | None) -> Cell | None:

@@ -88,6 +88,43 @@ def test_the_state_goes_with_its_rows(config: dict[str, Any]) -> None:
     torch.testing.assert_close(mine, whole[rows])
 
 
+@pytest.mark.parametrize(
+    "config", [k for k in KINDS if k.get("attention", "none") != "none"], ids=str
+)
+def test_attention_weights_are_those_that_the_decoder_used(config: dict[str, Any]) -> None:
+    model = make(**config)
+    source, inputs, targets = batch()
+    with torch.no_grad():
+        weights = model.attention_weights(source, inputs)
+        assert weights.shape == (T, B, S)
+        torch.testing.assert_close(weights.sum(2), torch.ones(T, B, dtype=torch.float64))
+        before = model.nats(source, inputs, targets, RUN)
+        state = model.start(source, B)
+        attention = model.attention or (model.attentive and model.attentive.attention)
+        assert attention
+        seen = []
+        forward = type(attention).scores
+
+        def spy(self: Any, queries: Tensor, keys: Tensor) -> Tensor:
+            found = forward(self, queries, keys)
+            seen.append(torch.softmax(found, 2)[:, 0])
+            return found
+
+        for t in range(T):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(type(attention), "scores", spy)
+                logits, state = model.step(inputs[t], state)
+            each = -torch.log_softmax(logits, 1).gather(1, targets[t].unsqueeze(1)).squeeze(1)
+            torch.testing.assert_close(each, before[t])
+        torch.testing.assert_close(torch.stack(seen), weights)
+
+
+def test_a_model_without_attention_has_no_alignment() -> None:
+    source, inputs, _ = batch()
+    with pytest.raises(UsageError, match="this model has none"):
+        make(bridge="last").attention_weights(source, inputs)
+
+
 def test_padding_of_targets_changes_nothing() -> None:
     model = make(attention="general", direction="bidirectional").train()
     source, inputs, targets = batch()
