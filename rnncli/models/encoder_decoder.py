@@ -6,6 +6,7 @@ targets may be padded at their end.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,6 +25,9 @@ from rnncli.nn.softmax import SampledVocabulary, Softmax
 from rnncli.nn.stack import Run, Stack
 from rnncli.nn.state import CellState, State
 from rnncli.sections import ModelConfig, RegularizationConfig
+
+StepOfStack = Callable[[Tensor, State], tuple[Tensor, State]]
+"""As ``Stack.step``."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,11 @@ class DecoderState:
 class EncoderDecoder(nn.Module):
     """Sutskever et al. 2014 without attention; with it, ``look_up`` after, the global attention of
     Luong et al. 2015: h~(t) = tanh(W_c [c(t); h(t)]), c(t) the annotations weighted by their scores
-    against h(t), and the softmax reads h~(t). With another ``look_up`` attention is part of the
-    decoder's first layer (``rnncli.nn.attentive_cell``). Without attention and with ``context``
+    against h(t), and the softmax reads h~(t). ``look_up`` layers: h(t) is that of the decoder's
+    first layer, and the layers above read [h(t); c(t)] (the stack of Wu et al. 2016, sec. 3, with
+    the context of the same step); no layer waits for attention, so that all steps are run at once.
+    With another ``look_up`` attention is part of the decoder's first layer
+    (``rnncli.nn.attentive_cell``). Without attention and with ``context``
     every-step, the decoder of Cho et al. 2014 (app. A): c = tanh(V h(S)), h of the encoder's last
     layer, is read at every step beside y(t-1), and by the output layer. ``readout`` maxout: what
     the softmax reads is the greater of each two units of W_c [c; h; y(t-1)] (there, and Bahdanau et
@@ -91,17 +98,29 @@ class EncoderDecoder(nn.Module):
             self.V = fresh(config.hidden_size, M)
         C = 0 if self.V is None else config.hidden_size
         after_source = replace(layers, direction="forward", initial_state="zero")
+        self.upper: Stack | None = None
+        if config.look_up == "layers":
+            if config.layers == 1 or len(config.cell_names()) > 1:
+                raise UsageError(
+                    "model.look_up: 'layers' stands between layers of one cell; use layers = 2 or "
+                    "more and one name in cell, or look_up = 'after'"
+                )
+            upper = replace(after_source, layers=config.layers - 1)
+            after_source = replace(after_source, layers=1)
         self.decoder = Stack(after_source, E + C)
         H = self.decoder.output_size
         self.attention: Attention | None = None
-        readout = config.embedding_size if config.tied else H
         self.W_c: nn.Parameter | None = None
         self.attentive: AttentiveCell | None = None
-        if config.attention != "none" and config.look_up != "after":
+        if config.attention != "none" and config.look_up not in ("after", "layers"):
             self.attentive = self._make_attentive(config, layers, M)
         elif config.attention != "none":
             self.attention = Attention(config.attention, H, M)
             C = M
+            if config.look_up == "layers":
+                self.upper = Stack(upper, H + M)
+                H = self.upper.output_size
+        readout = config.embedding_size if config.tied else H
         self.maxout = config.readout == "maxout"
         if self.maxout:
             self.W_c = fresh(2 * readout, C + H + E)
@@ -144,6 +163,8 @@ class EncoderDecoder(nn.Module):
     def _decoder_cells(self) -> list[Cell]:
         """The decoder's cells, without the attention around the first one."""
         cells = self.decoder.layers
+        if self.upper is not None:
+            return [*cells, *self.upper.layers]
         return cells if self.attentive is None else [self.attentive.cell, *cells[1:]]
 
     def _add_bridges(self, config: ModelConfig, memory_size: int) -> None:
@@ -162,7 +183,7 @@ class EncoderDecoder(nn.Module):
         """Where the cells are that a decoder's layer starts from: those of the layer at the same
         distance from the top, or of the first."""
         width = self.encoder.cells_a_layer
-        below = len(self.encoder.cells) // width - len(self.decoder.cells)
+        below = len(self.encoder.cells) // width - len(self._decoder_cells())
         place = max(0, layer + below)
         return slice(place * width, (place + 1) * width)
 
@@ -237,8 +258,8 @@ class EncoderDecoder(nn.Module):
         first, *others = state.layers.layers
         return State(((*first, state.memory, state.keys), *others))
 
-    def decoder_state(self, layers: State, before: DecoderState) -> DecoderState:
-        """What ``_stack_state`` was, after a step."""
+    def _decoder_state(self, layers: State, before: DecoderState) -> DecoderState:
+        """The state after a step, ``layers`` being what ``stack_state`` has become."""
         if self.attentive is not None:
             first, *others = layers.layers
             layers = State((first[:-2], *others))
@@ -254,19 +275,40 @@ class EncoderDecoder(nn.Module):
         """y: (T, B, E) -> what the decoder reads (T, B, E + C)."""
         return y if self.V is None else torch.cat([y, self._source(state, y)], dim=2)
 
+    def context(self, h: Tensor, state: DecoderState) -> Tensor | None:
+        """h: (T, B, H) of the layer that attention follows -> what it looked up (T, B, M); Cho et
+        al.'s c at every step; None where there is neither, or where the layer itself looks up."""
+        if self.attention is not None:
+            found: Tensor = self.attention(h.transpose(0, 1), state.keys, state.memory)[0]
+            return found.transpose(0, 1)
+        return None if self.V is None else self._source(state, h)
+
+    def _run_decoder(
+        self, y: Tensor, state: DecoderState, run_as: Run, rates: RegularizationConfig | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """y: (T, B, E) -> the last layer's outputs (T, B, H) and the contexts (T, B, M)."""
+        before = self.stack_state(state)
+        own = len(self.decoder.cells)
+        lower = State(before.layers[:own])
+        h, _ = self.decoder(self.decoder_input(y, state), lower, run_as, rates)
+        h = h.to(self.source_embedding.weight.dtype)
+        context = self.context(h, state)
+        if self.upper is None or context is None:
+            return h, context
+        x = torch.cat([h, context], dim=2)
+        if rates is not None:
+            x = dropout(x, rates.dropout, locked=rates.locked)
+        h, _ = self.upper(x, State(before.layers[own:]), run_as, rates)
+        return h.to(context.dtype), context
+
     def read_out(
-        self, h: Tensor, y: Tensor, state: DecoderState, W_c: Packed | None = None
+        self, h: Tensor, y: Tensor, context: Tensor | None, W_c: Packed | None = None
     ) -> Tensor:
-        """h: (T, B, H), y: (T, B, E) -> what the output layer reads (T, B, R). ``W_c``: the matrix
-        in another form."""
+        """h: (T, B, H), y: (T, B, E), context: (T, B, M) -> what the output layer reads (T, B, R).
+        ``W_c``: the matrix in another form."""
         if self.W_c is None:
             return h
-        parts = [h]
-        if self.attention is not None:
-            context, _ = self.attention(h.transpose(0, 1), state.keys, state.memory)
-            parts = [context.transpose(0, 1), h]
-        elif self.V is not None:
-            parts = [self._source(state, h), h]
+        parts = [h] if context is None else [context, h]
         if self.maxout:
             parts.append(y.to(h.dtype))
         read = torch.cat(parts, dim=2)
@@ -293,9 +335,8 @@ class EncoderDecoder(nn.Module):
         state = self.encode(source, run_as, rates)
         y = self.target_embedding(inputs, rates.dropout_embedding)
         y = dropout(y, rates.input_rate, locked=rates.locked)
-        raw, _ = self.decoder(self.decoder_input(y, state), self.stack_state(state), run_as, rates)
-        raw = raw.to(self.source_embedding.weight.dtype)
-        h = dropout(self.read_out(raw, y, state), rates.output_rate, locked=rates.locked)
+        raw, context = self._run_decoder(y, state, run_as, rates)
+        h = dropout(self.read_out(raw, y, context), rates.output_rate, locked=rates.locked)
         rows, flat = h[mask], targets[mask]
         scale = torch.full(flat.shape, 1.0 / max(1, len(flat)), device=flat.device)
         nats = self.output.loss(rows, flat, scale, self.tied_weight, run_as.dtype, sampling)
@@ -315,8 +356,8 @@ class EncoderDecoder(nn.Module):
         """-log p of every target (T, B); shapes as in ``training_loss``, no dropout."""
         state = self.encode(source, run_as, None)
         y = self.target_embedding(inputs)
-        raw, _ = self.decoder(self.decoder_input(y, state), self.stack_state(state), run_as, None)
-        h = self.read_out(raw.to(self.source_embedding.weight.dtype), y, state)
+        raw, context = self._run_decoder(y, state, run_as, None)
+        h = self.read_out(raw, y, context)
         flat = self.output.nats(h.reshape(-1, h.shape[2]), targets.reshape(-1), self.tied_weight)
         return flat.view(targets.shape)
 
@@ -336,7 +377,8 @@ class EncoderDecoder(nn.Module):
         state = self.encode(source, Run(), None)
         y = self.target_embedding(inputs)
         if self.attention is not None:
-            h, _ = self.decoder(y, state.layers, Run(), None)
+            lower = State(state.layers.layers[: len(self.decoder.cells)])
+            h, _ = self.decoder(y, lower, Run(), None)
             h = h.to(y.dtype)
             weights: Tensor = self.attention(h.transpose(0, 1), state.keys, state.memory)[1]
             return weights.transpose(0, 1)
@@ -360,9 +402,26 @@ class EncoderDecoder(nn.Module):
     def step(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """tokens: (B,) -> logits (B, V) and the next state."""
         y = self.target_embedding(tokens).unsqueeze(0)
-        h, layers = self.decoder.step(self.decoder_input(y, state)[0], self.stack_state(state))
-        logits = self.output.logits(self.read_out(h.unsqueeze(0), y, state)[0], self.tied_weight)
-        return logits, self.decoder_state(layers, state)
+        h, context, after = self.decode_step(
+            y, state, self.decoder.step, self.upper.step if self.upper else None
+        )
+        logits = self.output.logits(self.read_out(h, y, context)[0], self.tied_weight)
+        return logits, after
+
+    def decode_step(
+        self, y: Tensor, state: DecoderState, lower: StepOfStack, upper: StepOfStack | None
+    ) -> tuple[Tensor, Tensor | None, DecoderState]:
+        """y: (1, B, E) -> the last layer's output (1, B, H), the context (1, B, M) and the next
+        state. ``lower``, ``upper``: a step of the layers below and above attention."""
+        before = self.stack_state(state)
+        own = len(self.decoder.cells)
+        h, after = lower(self.decoder_input(y, state)[0], State(before.layers[:own]))
+        context = self.context(h.unsqueeze(0), state)
+        if upper is not None and context is not None:
+            x = torch.cat([h, context[0]], dim=1)
+            h, above = upper(x, State(before.layers[own:]))
+            after = State((*after.layers, *above.layers))
+        return h.unsqueeze(0), context, self._decoder_state(after, state)
 
 
 def _bridged(cell: Cell) -> list[int]:

@@ -16,7 +16,8 @@ class PreparedDecoder:
     def __init__(self, model: EncoderDecoder, precision: str) -> None:
         """Raises UsageError for a precision that this machine does not have."""
         self._model = model
-        self._stack = PreparedStack(model.decoder, precision)
+        self._lower = PreparedStack(model.decoder, precision).step
+        self._upper = None if model.upper is None else PreparedStack(model.upper, precision).step
         self._W_c = None if model.W_c is None else pack(model.W_c, None, precision)
         self._logits = pack(model.output.matrix(model.tied_weight), model.output.b, precision)
 
@@ -28,9 +29,8 @@ class PreparedDecoder:
         """tokens: (B,) -> logits (B, V) and the next state."""
         model = self._model
         y = model.target_embedding(tokens).unsqueeze(0)
-        h, layers = self._stack.step(model.decoder_input(y, state)[0], model.stack_state(state))
-        read = model.read_out(h.unsqueeze(0), y, state, self._W_c)[0]
-        return self._logits(read), model.decoder_state(layers, state)
+        h, context, after = model.decode_step(y, state, self._lower, self._upper)
+        return self._logits(model.read_out(h, y, context, self._W_c)[0]), after
 
 
 def prepare_decoder(model: EncoderDecoder, precision: str = "float32") -> PreparedDecoder:

@@ -30,7 +30,7 @@ DEFAULTS = {
 """Files with a function ``choose``, of tasks whose settings follow from their data."""
 
 REQUIRED: dict[str, dict[str, Any]] = {
-    "translate": {"training.state": "reset"},
+    "translate": {"training.state": "reset", "model.attention": "general"},
     "music": {"training.state": "reset"},
 }
 """Settings that a task cannot do without, and that are not every task's."""

@@ -168,8 +168,9 @@ class Translation:
         self._model = EncoderDecoder(
             config.model, tokenizer.vocab_size, own[0].vocab_size if own else None
         )
-        for stack in (self._model.encoder, self._model.decoder):
-            stack.require_engine(config.training.engine)
+        for stack in (self._model.encoder, self._model.decoder, self._model.upper):
+            if stack is not None:
+                stack.require_engine(config.training.engine)
         counts = self._token_counts()
         self._model.output.start_from(counts)
         self._model.to(runtime.device)

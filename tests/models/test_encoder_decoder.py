@@ -30,6 +30,8 @@ KINDS: tuple[dict[str, Any], ...] = (
     {"cell": "gru", "attention": "additive", "look_up": "between", "coverage": True},
     {"attention": "additive", "look_up": "feeding", "coverage": True, "encoder_layers": 1},
     {"attention": "general", "encoder_layers": 3, "shared_embedding": True},
+    {"attention": "general", "look_up": "layers", "layers": 3, "residual": "add", "tied": True},
+    {"cell": "gru", "attention": "additive", "look_up": "layers", "readout": "maxout"},
 )
 
 
