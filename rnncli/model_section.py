@@ -15,7 +15,7 @@ RECURRENT_INITS = ("default", "orthogonal", "identity", "sparse", "uniform", "no
 DIRECTIONS = ("forward", "backward", "alternating", "bidirectional")
 RESIDUALS = ("none", "add", "highway")
 ATTENTIONS = ("none", "dot", "general", "additive")
-LOOK_UPS = ("after", "feeding", "before", "between")
+LOOK_UPS = ("after", "layers", "feeding", "before", "between")
 CONTEXTS = ("start", "every-step")
 READOUTS = ("tanh", "maxout")
 BRIDGES = ("zero", "last", "linear", "mean")
@@ -32,12 +32,15 @@ def cell_names(cell: str) -> tuple[str, ...]:
 class ModelConfig:
     """The network. With ``tied`` and unequal sizes the last layer has ``embedding_size`` units.
 
-    ``attention`` is a decoder's, and ``look_up`` where it stands (``rnncli.nn.attentive_cell``);
+    ``attention`` is a decoder's, and ``look_up`` where it stands (``rnncli.nn.attentive_cell``),
+    with what was looked at before as a part of it if there is ``coverage``;
     ``bridge`` is what leads from the encoder's last state, and ``direction`` the encoder's. Without
     attention the source may be given to every step of the decoder and to its output (``context``).
+    An encoder has as many layers as the decoder, or ``encoder_layers``. Source and target have one
+    embedding if ``shared_embedding``; None: if it is ``tied`` and they have one vocabulary.
 
     ``cell`` is a name of ``rnncli.cell_table``, or one for each layer with commas between. The
-    fields that may be None are the cell's own affair, and None is what it has by itself; those
+    other fields that may be None are its own affair, and None is what it has by itself; those
     after ``zoneout_cell`` are options of cells, refused when no layer's cell takes them.
 
     ``init`` and ``recurrent_init`` (of the matrices that multiply the state) "default": as the cell
@@ -67,6 +70,9 @@ class ModelConfig:
     context: str = "start"
     readout: str = "tanh"
     bridge: str = "linear"
+    coverage: bool = False
+    encoder_layers: int = 0
+    shared_embedding: bool | None = None
     reverse_source: bool = False
     output: str = "softmax"
     adaptive_cutoffs: tuple[int, ...] = ()
@@ -127,12 +133,19 @@ class ModelConfig:
         require_choice("model", "recurrent_init", self.recurrent_init, RECURRENT_INITS)
         for name in ("layers", "hidden_size", "embedding_size", "recurrent_connections"):
             require_range("model", name, getattr(self, name), 1)
+        require_range("model", "encoder_layers", self.encoder_layers, 0)
         for name in ("init_scale", "embedding_scale", "recurrent_scale", "spectral_radius"):
             require_range("model", name, getattr(self, name), 0.0)
         for name in ("zoneout", "zoneout_cell"):
             require_range("model", name, getattr(self, name), 0.0, 1.0, open_high=True)
         self._check_options()
         self._check_learned()
+        if self.coverage and (self.attention != "additive" or self.look_up == "after"):
+            raise UsageError(
+                "model.coverage: what was looked at before is a part of additive attention at "
+                "every step; use attention = 'additive' and look_up = 'feeding', 'before' or "
+                "'between'"
+            )
         if self.input == "one-hot" and self.embedding_scale != 1.0:
             raise UsageError(
                 "model.embedding_scale: a one-hot input is the identity and is not scaled; "

@@ -19,6 +19,7 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta")
 SCHEDULES = ("constant", "newbob", "step", "cosine")
 AVERAGING = ("none", "nt", "ema")
 STATES = ("carried", "reset")
+BEST_BY = ("loss", "bleu", "chrf", "exact_match", "token_error_rate")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -92,8 +93,10 @@ class RegularizationConfig:
     added to the mean loss a token, on all weight matrices or on the recurrent ones alone.
     ``weight_noise``: standard deviation of Gaussian noise on the weight matrices, drawn anew for
     every batch. ``label_smoothing``: the share of a target's probability that is spread over all
-    tokens. ``omega``: how much the regulariser of Pascanu et al. 2013 counts, which holds the
-    gradient's norm from one time step to the one before (``rnncli.nn.omega``)."""
+    tokens. ``subword_dropout``: the chance that a merge of bpe is left out of a training pair,
+    drawn anew for every epoch (Provilkov et al. 2020). ``omega``: how much the regulariser of
+    Pascanu et al. 2013 counts, which holds the gradient's norm from one time step to the one before
+    (``rnncli.nn.omega``)."""
 
     dropout: float = 0.0
     dropout_input: float | None = None
@@ -109,12 +112,13 @@ class RegularizationConfig:
     recurrent_l2: float = 0.0
     weight_noise: float = 0.0
     label_smoothing: float = 0.0
+    subword_dropout: float = 0.0
     omega: float = 0.0
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
-            if f.name.startswith("dropout") or f.name in ("weight_drop", "label_smoothing"):
+            if "dropout" in f.name or f.name in ("weight_drop", "label_smoothing"):
                 require_range("regularization", f.name, value, 0.0, 1.0, open_high=True)
             elif f.name != "locked":
                 require_range("regularization", f.name, value, 0.0)
@@ -196,12 +200,17 @@ class TrainingConfig:
     handed on within the line, or whole (full BPTT) with ``bptt`` 0. ``bptt_variable`` draws each
     length near ``bptt`` and scales the learning rate with it (Merity 2017). ``sampled_softmax``
     words are drawn for the training loss instead of the whole vocabulary (0: never), during the
-    first ``sampled_fraction`` of the run; validation always uses the whole."""
+    first ``sampled_fraction`` of the run; validation always uses the whole. A step adds up the
+    gradients of ``accumulate`` pieces. Pairs may be batched by ``batch_tokens`` of both sides
+    (0: by ``batch_size`` pairs). The best model is the one of the lowest validation ``loss``, or
+    of the best of the other scores that a task has (``best_by``)."""
 
     epochs: int = 10
     max_steps: int = 0
     max_seconds: float = 0.0
     batch_size: int = 32
+    batch_tokens: int = 0
+    accumulate: int = 1
     bptt: int = 64
     bptt_variable: bool = False
     state: str = "carried"
@@ -209,6 +218,7 @@ class TrainingConfig:
     sampled_fraction: float = 0.85
     valid_every_steps: int = 0
     patience: int = 0
+    best_by: str = "loss"
     save_every_seconds: float = 60.0
     threads: int = 0
     device: str = "auto"
@@ -220,10 +230,12 @@ class TrainingConfig:
         require_choice("training", "device", self.device, DEVICES)
         require_choice("training", "precision", self.precision, PRECISIONS)
         require_choice("training", "engine", self.engine, ENGINES)
+        require_choice("training", "best_by", self.best_by, BEST_BY)
         require_range("training", "batch_size", self.batch_size, 1)
+        require_range("training", "accumulate", self.accumulate, 1)
         require_range("training", "bptt", self.bptt, 0 if self.state == "reset" else 1)
         require_range("training", "sampled_fraction", self.sampled_fraction, 0.0, 1.0)
-        for name in ("epochs", "max_steps", "max_seconds", "sampled_softmax",
+        for name in ("epochs", "max_steps", "max_seconds", "sampled_softmax", "batch_tokens",
                      "valid_every_steps", "patience", "save_every_seconds", "threads"):  # fmt: skip
             require_range("training", name, getattr(self, name), 0)
 

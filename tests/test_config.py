@@ -28,7 +28,8 @@ from rnncli.sections import (
     TrainingConfig,
 )
 
-SECTIONS = {f.name: f for f in dataclasses.fields(Config) if f.name not in ("task", "seed")}
+OTHERS = ("task", "seed", "source_tokenizer")
+SECTIONS = {f.name: f for f in dataclasses.fields(Config) if f.name not in OTHERS}
 FIELDS = [
     (section, f)
     for section, of in SECTIONS.items()
@@ -53,6 +54,7 @@ CHOICES = {
     "optimizer.name": module.OPTIMIZERS,
     "optimizer.averaging": module.AVERAGING,
     "schedule.name": module.SCHEDULES,
+    "training.best_by": module.BEST_BY,
     "training.state": module.STATES,
     "training.device": module.DEVICES,
     "training.precision": module.PRECISIONS,

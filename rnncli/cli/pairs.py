@@ -43,6 +43,7 @@ def evaluate_translation(
     translator = Translator(
         [one.model for one in loaded], loaded[0].tokenizer, SearchOptions(beam_size=BEAM_SIZE),
         reverse_source=loaded[0].config.model.reverse_source,
+        source_tokenizer=loaded[0].source_tokenizer,
     )  # fmt: skip
     found = translator.best([left for left, _ in pairs])
     references = [right for _, right in pairs]

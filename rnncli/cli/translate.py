@@ -74,6 +74,7 @@ def translate(
     translator = Translator(
         [one.model for one in models], models[0].tokenizer, options,
         reverse_source=models[0].config.model.reverse_source,
+        source_tokenizer=models[0].source_tokenizer,
     )  # fmt: skip
     writer = LineWriter()
     with open_lines(name, on_bad_input=on_bad_input) as reader:
