@@ -69,10 +69,11 @@ def _processors() -> int:
 
 
 def _bound_kernel_caches() -> None:
-    """Keep torch and oneDNN from holding the kernels of a thousand shapes each, over a gigabyte where
-    every batch of pairs has shapes of its own. Both read this before their first kernel is made."""
-    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
-        os.environ.setdefault(name, "64")
+    """Keep torch and oneDNN from holding the kernels of a thousand shapes each: over a gigabyte
+    where every batch of pairs has shapes of its own. Both look before their first kernel is made.
+    """
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
 def _keep_freed_memory() -> None:
