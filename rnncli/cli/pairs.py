@@ -71,6 +71,7 @@ class _Table:
     def __init__(self, reader: LineReader, strict: bool) -> None:
         self.name = reader.name
         self._reader, self._strict = reader, strict
+        reader.repair = "repaired with U+FFFD or, where they are no pair, left out"
 
     def batches(self, max_pairs: int) -> Iterator[Sequence[Pair | None]]:
         for lines in self._reader.batches(max_pairs):
@@ -86,7 +87,7 @@ class _Table:
             if self._strict:
                 raise DataError(f"{self.name}:{number}: {error}") from None
             if line:
-                self._reader.bad_line(number, str(error), "", became="without a score")
+                self._reader.bad_line(number, str(error), "")
             return None
 
 

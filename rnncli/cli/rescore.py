@@ -91,6 +91,7 @@ def rescore(
     rescorer = Rescorer(by, weight=weight, unit=unit, format=format)
     keep, writer = BestOfEach() if best else None, LineWriter()
     with open_lines(name, on_bad_input=on_bad_input, any_bytes=any_bytes) as reader:
+        reader.repair = "repaired with U+FFFD or, where they are no entry, passed on as they are"
         for lines in reader.batches(_LINES_READ):
             writer.write(_rescored(reader, lines, rescorer, keep))
     writer.write(keep.finish() if keep else ())
@@ -123,9 +124,7 @@ def _rescored(
         if isinstance(one, NoSource):
             raise DataError(f"{reader.name}:{number}: {one}")
         if isinstance(one, DataError):
-            as_it_is = ""
-            if line:
-                as_it_is = reader.bad_line(number, str(one), line, became="passed on unchanged")
+            as_it_is = reader.bad_line(number, str(one), line) if line else ""
             if not keep:
                 yield as_it_is
         elif keep:

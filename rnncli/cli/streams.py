@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 import zlib
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -43,7 +43,7 @@ class LineReader:
         self.lines = 0  # handed out so far
         self.bad_lines = 0  # among them
         self.first_bad = ""  # its number, and what is wrong with it
-        self.became: Counter[str] = Counter()  # how many of them went on in which way
+        self.repair = "repaired with U+FFFD"  # what becomes of it unless it is left empty
         self._handle = handle
         self._on_bad_input = on_bad_input
         self._any_bytes = any_bytes
@@ -91,13 +91,10 @@ class LineReader:
             what = f"not UTF-8 at its byte {error.start + 1} ({error.reason})"
             return self.bad_line(self.lines, what, line.decode(errors="replace"))
 
-    def bad_line(
-        self, number: int, what: str, repaired: str, *, became: str = "repaired with U+FFFD"
-    ) -> str:
+    def bad_line(self, number: int, what: str, repaired: str) -> str:
         """What stands for line ``number`` with ``what`` wrong: ``repaired``, or an empty line.
 
-        Counts it; ``became``, in words: how it goes on as ``repaired``. Raises DataError with
-        file:line when it is to be an error.
+        Counts it. Raises DataError with file:line when it is to be an error.
         """
         if self._on_bad_input == OnBadInput.ERROR:
             raise DataError(
@@ -105,9 +102,7 @@ class LineReader:
             )
         self.bad_lines += 1
         self.first_bad = self.first_bad or f"line {number}: {what}"
-        empty = self._on_bad_input == OnBadInput.EMPTY
-        self.became["left empty" if empty else became] += 1
-        return "" if empty else repaired
+        return "" if self._on_bad_input == OnBadInput.EMPTY else repaired
 
 
 @contextmanager
@@ -136,11 +131,9 @@ def open_lines(
         if not standard:
             os.close(handle)
         if reader.bad_lines:
-            bad = ", ".join(
-                f"{count} bad {'line' if count == 1 else 'lines'} {became}"
-                for became, count in reader.became.items()
-            )
-            note(f"{name}: {bad}; the first is {reader.first_bad}")
+            became = "left empty" if on_bad_input == OnBadInput.EMPTY else reader.repair
+            bad = "1 bad line" if reader.bad_lines == 1 else f"{reader.bad_lines} bad lines"
+            note(f"{name}: {bad} {became}; the first is {reader.first_bad}")
 
 
 class LineWriter:

@@ -74,7 +74,7 @@ def test_a_line_that_is_no_pair_is_a_blank_one(folder: Path, score: Run, tmp_pat
     out = score(folder / "a", table).split("\n")
     assert [bool(line) for line in out] == [True, False, False, False, True, True, False]
     assert (
-        "1 bad line repaired with U+FFFD, 2 bad lines without a score; "
+        "3 bad lines repaired with U+FFFD or, where they are no pair, left out; "
         "the first is line 5: not UTF-8"
     ) in score.err  # type: ignore[attr-defined]
     rows = [
