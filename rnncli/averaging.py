@@ -34,6 +34,7 @@ def average_models(paths: Sequence[Path], out: Path) -> Path:
         out,
         config=first.config,
         tokenizer=first.tokenizer,
+        source_tokenizer=first.source_tokenizer,
         weights=means,
         scores={},
         provenance={"average_of": digests},
@@ -50,6 +51,11 @@ def _require_alike(first: SavedModel, other: SavedModel, path: Path, other_path:
             "vocabulary",
             first.tokenizer and first.tokenizer.fingerprint,
             other.tokenizer and other.tokenizer.fingerprint,
+        ),
+        (
+            "source vocabulary",
+            first.source_tokenizer and first.source_tokenizer.fingerprint,
+            other.source_tokenizer and other.source_tokenizer.fingerprint,
         ),
     ):
         if mine != its:

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnncli.config import Config
-from rnncli.container import TOKENIZER, Blob, Container, Table, write_container
+from rnncli.container import (
+    SOURCE_TOKENIZER,
+    TOKENIZER,
+    TOKENIZERS,
+    Blob,
+    Container,
+    Table,
+    write_container,
+)
 from rnncli.errors import DataError, FileError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +46,8 @@ _HOLDS = {
 
 @dataclass(frozen=True)
 class Header:
-    """What a model's file says about itself. ``tensors``: name -> (dtype, shape) of the weights;
+    """What a model's file says about itself. ``source_tokenizer_kind`` is "none" where the source
+    has no vocabulary of its own. ``tensors``: name -> (dtype, shape) of the weights;
     ``parameters``: their elements, together; ``bytes``: the size of the file."""
 
     format: int
@@ -46,6 +55,8 @@ class Header:
     config: dict[str, Any]
     tokenizer_kind: str
     vocab_size: int
+    source_tokenizer_kind: str
+    source_vocab_size: int
     scores: dict[str, float | int | str]
     provenance: dict[str, Any]
     tensors: dict[str, tuple[str, tuple[int, ...]]]
@@ -57,12 +68,13 @@ class Header:
 @dataclass(frozen=True)
 class SavedModel:
     """A verified model. ``weights`` are on the CPU and belong to the caller; ``tokenizer`` is None
-    for a task without text."""
+    for a task without text, ``source_tokenizer`` where the source has no vocabulary of its own."""
 
     header: Header
     config: Config
     tokenizer: Tokenizer | None
     weights: dict[str, Tensor]
+    source_tokenizer: Tokenizer | None = None
 
 
 def resolve_model(path: Path) -> Path:
@@ -86,25 +98,29 @@ def write_model(
     weights: Mapping[str, Tensor],
     scores: Mapping[str, float | int | str],
     provenance: Mapping[str, Any],
+    source_tokenizer: Tokenizer | None = None,
 ) -> None:
     """Write a model atomically. ``weights`` may be on any device and in any layout."""
     fields = {
         "config": config.to_dict(),
         "tokenizer_kind": tokenizer.kind if tokenizer else NO_TOKENIZER,
         "vocab_size": tokenizer.vocab_size if tokenizer else 0,
+        "source_tokenizer_kind": source_tokenizer.kind if source_tokenizer else NO_TOKENIZER,
+        "source_vocab_size": source_tokenizer.vocab_size if source_tokenizer else 0,
         "scores": dict(scores),
         "provenance": dict(provenance),
     }
     blobs = _blobs(weights)
-    if tokenizer is not None:
-        blobs.append(_tokenizer_blob(tokenizer))
+    for name, one in ((TOKENIZER, tokenizer), (SOURCE_TOKENIZER, source_tokenizer)):
+        if one is not None:
+            blobs.append(_tokenizer_blob(one, name))
     write_container(path, "model", fields, blobs)
 
 
 def write_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
     """Write a tokenizer by itself, atomically."""
     fields = {"tokenizer_kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
-    write_container(path, "tokenizer", fields, [_tokenizer_blob(tokenizer)])
+    write_container(path, "tokenizer", fields, [_tokenizer_blob(tokenizer, TOKENIZER)])
 
 
 def write_training_state(
@@ -134,10 +150,14 @@ def read_model(path: Path) -> SavedModel:
             config = Config.from_dict(header.config)
         except UsageError as error:
             raise container.damaged(f"its configuration is not valid: {error}") from None
-        tokenizer = None
-        if header.tokenizer_kind != NO_TOKENIZER:
-            tokenizer = _read_tokenizer(container)
-        return SavedModel(header, config, tokenizer, _read_tensors(container))
+        found = _read_tokenizers(container)
+        return SavedModel(
+            header,
+            config,
+            found.get(TOKENIZER),
+            _read_tensors(container),
+            found.get(SOURCE_TOKENIZER),
+        )
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
@@ -149,7 +169,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
         _expect(container, "model", "tokenizer")
         if container.field("tokenizer_kind", str) == NO_TOKENIZER:
             raise UsageError(f"{path} holds a model without a tokenizer: its task reads no text")
-        return _read_tokenizer(container)
+        return _read_tokenizers(container)[TOKENIZER]
 
 
 def read_training_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -168,16 +188,16 @@ def _blobs(tensors: Mapping[str, Tensor]) -> list[Blob]:
     dtypes = {getattr(torch, torch_name): dtype for dtype, torch_name in _TORCH_NAMES.items()}
     blobs = []
     for name, tensor in tensors.items():
-        if name == TOKENIZER or tensor.dtype not in dtypes:
+        if name in TOKENIZERS or tensor.dtype not in dtypes:
             raise ValueError(f"tensor {name!r} of {tensor.dtype} cannot be stored")
         flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         blobs.append(Blob(name, dtypes[tensor.dtype], tuple(tensor.shape), flat.numpy().data))
     return blobs
 
 
-def _tokenizer_blob(tokenizer: Tokenizer) -> Blob:
+def _tokenizer_blob(tokenizer: Tokenizer, name: str) -> Blob:
     data = tokenizer.to_bytes()
-    return Blob(TOKENIZER, "U8", (len(data),), data)
+    return Blob(name, "U8", (len(data),), data)
 
 
 def _expect(container: Container, *kinds: str) -> None:
@@ -188,7 +208,7 @@ def _expect(container: Container, *kinds: str) -> None:
 
 
 def _weights(container: Container) -> Table:
-    return {name: entry for name, entry in container.table.items() if name != TOKENIZER}
+    return {name: entry for name, entry in container.table.items() if name not in TOKENIZERS}
 
 
 def _header(container: Container) -> Header:
@@ -200,6 +220,8 @@ def _header(container: Container) -> Header:
         config=container.field("config", dict),
         tokenizer_kind=container.field("tokenizer_kind", str),
         vocab_size=container.field("vocab_size", int),
+        source_tokenizer_kind=str(container.metadata.get("source_tokenizer_kind", NO_TOKENIZER)),
+        source_vocab_size=int(container.metadata.get("source_vocab_size", 0)),
         scores=container.field("scores", dict),
         provenance=container.field("provenance", dict),
         tensors=dict(tensors),
@@ -209,21 +231,29 @@ def _header(container: Container) -> Header:
     )
 
 
-def _read_tokenizer(container: Container) -> Tokenizer:
+def _read_tokenizers(container: Container) -> dict[str, Tokenizer]:
+    """What is there of ``TOKENIZERS``, by name."""
     from rnncli.text.tokenizers import tokenizer_from_bytes
 
-    if container.table.get(TOKENIZER, ("",))[0] != "U8":
-        raise container.damaged("it holds no tokenizer")
-    data = bytearray(container.item_bytes(TOKENIZER))
-    container.read({TOKENIZER: memoryview(data)})
+    kinds = {
+        TOKENIZER: container.field("tokenizer_kind", str),
+        SOURCE_TOKENIZER: str(container.metadata.get("source_tokenizer_kind", NO_TOKENIZER)),
+    }
+    kinds = {name: kind for name, kind in kinds.items() if kind != NO_TOKENIZER}
+    for name in kinds:
+        if container.table.get(name, ("",))[0] != "U8":
+            raise container.damaged(f"it holds no {name.replace('_', ' ')}")
+    data = {name: bytearray(container.item_bytes(name)) for name in kinds}
+    if data:
+        container.read({name: memoryview(buffer) for name, buffer in data.items()})
     try:
-        return tokenizer_from_bytes(container.field("tokenizer_kind", str), bytes(data))
+        return {name: tokenizer_from_bytes(kinds[name], bytes(data[name])) for name in kinds}
     except DataError as error:
         raise container.damaged(f"its tokenizer is not valid: {error}") from None
 
 
 def _read_tensors(container: Container) -> dict[str, Tensor]:
-    """Every tensor but the tokenizer, each in memory of its own."""
+    """Every tensor but the tokenizers, each in memory of its own."""
     import torch
 
     tensors = _weights(container)

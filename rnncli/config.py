@@ -49,13 +49,19 @@ TRANSLATION = (
     "model.context",
     "model.readout",
     "model.bridge",
+    "model.coverage",
+    "model.encoder_layers",
+    "model.shared_embedding",
     "model.reverse_source",
     "regularization.label_smoothing",
+    "regularization.subword_dropout",
     "data.source",
     "data.target",
     "data.valid_source",
     "data.valid_target",
     "data.max_length",
+    "training.batch_tokens",
+    "training.best_by",
 )
 """What only translation has."""
 
@@ -65,12 +71,14 @@ PREDICTING = ("lm", "music")
 
 @dataclass(frozen=True)
 class Config:
-    """A run, completely: ``rnncli train --config`` with this repeats it."""
+    """A run, completely: ``rnncli train --config`` with this repeats it. ``source_tokenizer``: of a
+    source with a vocabulary of its own; None: both sides have that of ``tokenizer``."""
 
     task: str = "lm"
     seed: int = 1
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    source_tokenizer: TokenizerConfig | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -107,6 +115,11 @@ class Config:
             )
         if self.regularization.omega:
             self._check_omega()
+        if self.source_tokenizer is not None and self.model.shared_embedding:
+            raise UsageError(
+                "model.shared_embedding: the source has a vocabulary of its own, and so an "
+                "embedding of its own; use false, or leave source_tokenizer out"
+            )
         if self.training.sampled_softmax and self.model.output == "adaptive":
             raise UsageError(
                 "training.sampled_softmax: the adaptive softmax is not sampled; "
@@ -115,6 +128,8 @@ class Config:
 
     def _refuse_translation(self) -> None:
         """Raise UsageError for a setting that another task would not heed."""
+        if self.source_tokenizer is not None:
+            raise UsageError("source_tokenizer: only --task translate has it; leave it out")
         for name in TRANSLATION:
             section, field_name = name.split(".")
             part = getattr(self, section)
@@ -213,6 +228,8 @@ def _build(cls: type[Any], values: Mapping[str, Any], where: str) -> Any:
             kind = "field" if where else "section or field"
             raise UsageError(f"{label}: unknown {kind}{choices_hint(name, fields)}")
         hint = hints[name]
+        if isinstance(hint, types.UnionType) and value is not None:  # X | None
+            hint = next(h for h in typing.get_args(hint) if h is not type(None))
         if dataclasses.is_dataclass(hint):
             if not isinstance(value, Mapping):
                 raise UsageError(f"{label}: expected a section, got {value!r}")

@@ -31,6 +31,8 @@ from rnncli.files import write_atomically
 
 FORMAT = 1
 TOKENIZER = "tokenizer"  # the name of the tensor that holds a tokenizer
+SOURCE_TOKENIZER = "source_tokenizer"  # that of a source with a vocabulary of its own
+TOKENIZERS = (TOKENIZER, SOURCE_TOKENIZER)
 ITEM_SIZES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2,
               "I8": 1, "U8": 1, "BOOL": 1}  # fmt: skip
 
@@ -59,8 +61,8 @@ def write_container(
     """Write a file of ``kind`` atomically. ``fields``: JSON values that belong to the kind."""
     blobs = sorted(blobs, key=lambda blob: blob.name)
     metadata = {"format": FORMAT, "kind": kind, "rnncli_version": __version__, **fields}
-    metadata["weights_sha256"] = _digest(blob for blob in blobs if blob.name != TOKENIZER)
-    metadata["tokenizer_sha256"] = _digest(blob for blob in blobs if blob.name == TOKENIZER)
+    metadata["weights_sha256"] = _digest(blob for blob in blobs if blob.name not in TOKENIZERS)
+    metadata["tokenizer_sha256"] = _digest(blob for blob in blobs if blob.name in TOKENIZERS)
     metadata["sha256"] = _header_digest(
         metadata, {blob.name: (blob.dtype, blob.shape) for blob in blobs}
     )
@@ -128,11 +130,11 @@ class Container:
 
     def read(self, buffers: Mapping[str, memoryview]) -> None:
         """Fill a buffer of ``item_bytes`` for each of the named tensors, which must be all of the
-        weights or the tokenizer, and compare them with their digest."""
+        weights or of the tokenizers, and compare them with their digest."""
         for name in sorted(buffers, key=lambda name: self._offsets[name]):
             self._fill(buffers[name], self._offsets[name][0])
         blobs = (Blob(name, *self.table[name], buffers[name]) for name in sorted(buffers))
-        label = "tokenizer_sha256" if TOKENIZER in buffers else "weights_sha256"
+        label = "tokenizer_sha256" if set(TOKENIZERS) & set(buffers) else "weights_sha256"
         if self.field(label, str) != _digest(blobs):
             raise self.damaged("its contents do not match their checksum")
 

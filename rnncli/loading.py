@@ -49,6 +49,7 @@ class LoadedTranslator:
     config: Config
     tokenizer: Tokenizer
     model: EncoderDecoder
+    source_tokenizer: Tokenizer | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def load_translators(
     that are not all read in one direction."""
     models = [_load_translator(path, device) for path in paths]
     for other in models[1:]:
-        if other.tokenizer.fingerprint != models[0].tokenizer.fingerprint:
+        if _fingerprints(other) != _fingerprints(models[0]):
             raise UsageError(
                 f"{other.path} and {models[0].path} have different vocabularies; an ensemble needs "
                 "models trained with one tokenizer"
@@ -112,12 +113,20 @@ def _load_translator(path: Path, device: torch.device | str) -> LoadedTranslator
     if saved.tokenizer is None:
         raise ModelError(f"{path} is damaged: a model of translation without a tokenizer")
     with torch.device("meta"):
-        model = EncoderDecoder(saved.config.model, saved.tokenizer.vocab_size)
+        source_size = None if saved.source_tokenizer is None else saved.source_tokenizer.vocab_size
+        model = EncoderDecoder(saved.config.model, saved.tokenizer.vocab_size, source_size)
     model = _fill(model, saved, path)
     for embedding in (model.source_embedding, model.target_embedding):
         embedding.materialize(device)
     model = _ready(model, device)
-    return LoadedTranslator(path, saved.header, saved.config, saved.tokenizer, model)
+    return LoadedTranslator(
+        path, saved.header, saved.config, saved.tokenizer, model, saved.source_tokenizer
+    )
+
+
+def _fingerprints(one: LoadedTranslator) -> tuple[str, str]:
+    source = one.source_tokenizer or one.tokenizer
+    return source.fingerprint, one.tokenizer.fingerprint
 
 
 def load_music_model(path: Path, device: torch.device | str = "cpu") -> LoadedMusic:

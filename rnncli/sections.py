@@ -24,10 +24,11 @@ RECURRENT_INITS = ("default", "orthogonal", "identity", "sparse", "uniform", "no
 DIRECTIONS = ("forward", "backward", "alternating", "bidirectional")
 RESIDUALS = ("none", "add", "highway")
 ATTENTIONS = ("none", "dot", "general", "additive")
-LOOK_UPS = ("after", "feeding", "before", "between")
+LOOK_UPS = ("after", "layers", "feeding", "before", "between")
 CONTEXTS = ("start", "every-step")
 READOUTS = ("tanh", "maxout")
 BRIDGES = ("zero", "last", "linear", "mean")
+BEST_BY = ("loss", "bleu", "chrf", "exact_match", "token_error_rate")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -121,9 +122,12 @@ class TokenizerConfig:
 class ModelConfig:
     """The network. With ``tied`` and unequal sizes the last layer has ``embedding_size`` units.
 
-    ``attention`` is a decoder's, and ``look_up`` where it stands (``rnncli.nn.attentive_cell``);
+    ``attention`` is a decoder's, and ``look_up`` where it stands (``rnncli.nn.attentive_cell``),
+    with what was looked at before as a part of it if there is ``coverage``;
     ``bridge`` is what leads from the encoder's last state, and ``direction`` the encoder's. Without
     attention the source may be given to every step of the decoder and to its output (``context``).
+    An encoder has as many layers as the decoder, or ``encoder_layers``. Source and target have one
+    embedding if ``shared_embedding``; None: if it is ``tied`` and they have one vocabulary.
 
     ``recurrent_*``, ``spectral_radius`` and ``init_scale`` of a named cell may start elsewhere (see
     ``CellRow.start``); their own defaults count as not given.
@@ -153,6 +157,9 @@ class ModelConfig:
     context: str = "start"
     readout: str = "tanh"
     bridge: str = "linear"
+    coverage: bool = False
+    encoder_layers: int = 0
+    shared_embedding: bool | None = None
     reverse_source: bool = False
     output: str = "softmax"
     adaptive_cutoffs: tuple[int, ...] = ()
@@ -213,12 +220,19 @@ class ModelConfig:
         require_choice("model", "recurrent_init", self.recurrent_init, RECURRENT_INITS)
         for name in ("layers", "hidden_size", "embedding_size", "recurrent_connections"):
             require_range("model", name, getattr(self, name), 1)
+        require_range("model", "encoder_layers", self.encoder_layers, 0)
         for name in ("init_scale", "embedding_scale", "recurrent_scale", "spectral_radius"):
             require_range("model", name, getattr(self, name), 0.0)
         for name in ("zoneout", "zoneout_cell"):
             require_range("model", name, getattr(self, name), 0.0, 1.0, open_high=True)
         self._check_options()
         self._check_learned()
+        if self.coverage and (self.attention != "additive" or self.look_up == "after"):
+            raise UsageError(
+                "model.coverage: what was looked at before is a part of additive attention at "
+                "every step; use attention = 'additive' and look_up = 'feeding', 'before' or "
+                "'between'"
+            )
         if self.input == "one-hot" and self.embedding_scale != 1.0:
             raise UsageError(
                 "model.embedding_scale: a one-hot input is the identity and is not scaled; "
@@ -335,8 +349,10 @@ class RegularizationConfig:
     added to the mean loss a token, on all weight matrices or on the recurrent ones alone.
     ``weight_noise``: standard deviation of Gaussian noise on the weight matrices, drawn anew for
     every batch. ``label_smoothing``: the share of a target's probability that is spread over all
-    tokens. ``omega``: how much the regulariser of Pascanu et al. 2013 counts, which holds the
-    gradient's norm from one time step to the one before (``rnncli.nn.omega``)."""
+    tokens. ``subword_dropout``: the chance that a merge of bpe is left out of a training pair,
+    drawn anew for every epoch (Provilkov et al. 2020). ``omega``: how much the regulariser of
+    Pascanu et al. 2013 counts, which holds the gradient's norm from one time step to the one before
+    (``rnncli.nn.omega``)."""
 
     dropout: float = 0.0
     dropout_input: float | None = None
@@ -352,12 +368,13 @@ class RegularizationConfig:
     recurrent_l2: float = 0.0
     weight_noise: float = 0.0
     label_smoothing: float = 0.0
+    subword_dropout: float = 0.0
     omega: float = 0.0
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
-            if f.name.startswith("dropout") or f.name in ("weight_drop", "label_smoothing"):
+            if "dropout" in f.name or f.name in ("weight_drop", "label_smoothing"):
                 require_range("regularization", f.name, value, 0.0, 1.0, open_high=True)
             elif f.name != "locked":
                 require_range("regularization", f.name, value, 0.0)
@@ -439,12 +456,17 @@ class TrainingConfig:
     handed on within the line, or whole (full BPTT) with ``bptt`` 0. ``bptt_variable`` draws each
     length near ``bptt`` and scales the learning rate with it (Merity 2017). ``sampled_softmax``
     words are drawn for the training loss instead of the whole vocabulary (0: never), during the
-    first ``sampled_fraction`` of the run; validation always uses the whole."""
+    first ``sampled_fraction`` of the run; validation always uses the whole. A step adds up the
+    gradients of ``accumulate`` pieces. Pairs may be batched by ``batch_tokens`` of both sides
+    (0: by ``batch_size`` pairs). The best model is the one of the lowest validation ``loss``, or
+    of the best of the other scores that a task has (``best_by``)."""
 
     epochs: int = 10
     max_steps: int = 0
     max_seconds: float = 0.0
     batch_size: int = 32
+    batch_tokens: int = 0
+    accumulate: int = 1
     bptt: int = 64
     bptt_variable: bool = False
     state: str = "carried"
@@ -452,6 +474,7 @@ class TrainingConfig:
     sampled_fraction: float = 0.85
     valid_every_steps: int = 0
     patience: int = 0
+    best_by: str = "loss"
     save_every_seconds: float = 60.0
     threads: int = 0
     device: str = "auto"
@@ -463,10 +486,12 @@ class TrainingConfig:
         require_choice("training", "device", self.device, DEVICES)
         require_choice("training", "precision", self.precision, PRECISIONS)
         require_choice("training", "engine", self.engine, ENGINES)
+        require_choice("training", "best_by", self.best_by, BEST_BY)
         require_range("training", "batch_size", self.batch_size, 1)
+        require_range("training", "accumulate", self.accumulate, 1)
         require_range("training", "bptt", self.bptt, 0 if self.state == "reset" else 1)
         require_range("training", "sampled_fraction", self.sampled_fraction, 0.0, 1.0)
-        for name in ("epochs", "max_steps", "max_seconds", "sampled_softmax",
+        for name in ("epochs", "max_steps", "max_seconds", "sampled_softmax", "batch_tokens",
                      "valid_every_steps", "patience", "save_every_seconds", "threads"):  # fmt: skip
             require_range("training", name, getattr(self, name), 0)
 

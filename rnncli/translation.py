@@ -13,6 +13,7 @@ from rnncli.decoding.ensemble import Ensemble
 from rnncli.decoding.protocol import AnyStepper
 from rnncli.errors import UsageError
 from rnncli.models.encoder_decoder import EncoderDecoder
+from rnncli.models.prepared_decoder import prepare_decoder
 from rnncli.text.pairs import group_by_length, source_batch
 from rnncli.text.tokenizers import Tokenizer
 
@@ -58,9 +59,13 @@ class Translator:
         options: SearchOptions,
         *,
         reverse_source: bool = False,
+        source_tokenizer: Tokenizer | None = None,
     ) -> None:
+        """``source_tokenizer``: of a source with a vocabulary of its own."""
         self._tokenizer, self._options, self._reverse = tokenizer, options, reverse_source
-        self._stepper: AnyStepper = models[0] if len(models) == 1 else Ensemble(models)
+        self._source_tokenizer = source_tokenizer or tokenizer
+        steppers = [prepare_decoder(model) for model in models]
+        self._stepper: AnyStepper = steppers[0] if len(steppers) == 1 else Ensemble(steppers)
         self._device = models[0].source_embedding.weight.device
 
     def __call__(self, lines: Sequence[str]) -> list[list[Translated]]:
@@ -80,7 +85,7 @@ class Translator:
         return [found[0].text if found else "" for found in self(lines)]
 
     def _encode(self, line: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        ids = self._tokenizer.encode(line) if line.strip() else []
+        ids = self._source_tokenizer.encode(line) if line.strip() else []
         return np.array(ids[::-1] if self._reverse else ids, np.int64)
 
     def _search(
@@ -89,7 +94,8 @@ class Translator:
         """Sources of one length -> the hypotheses of each."""
         boundary, options = self._tokenizer.boundary_id, self._options
         longest = int(options.max_ratio * len(batch[0])) + options.max_extra
-        source = torch.from_numpy(source_batch(batch, boundary)).to(self._device)
+        source_end = self._source_tokenizer.boundary_id
+        source = torch.from_numpy(source_batch(batch, source_end)).to(self._device)
         beam = BeamOptions(
             options.beam_size,
             max_new_tokens=min(longest, options.max_new_tokens),

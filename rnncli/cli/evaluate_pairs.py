@@ -103,6 +103,7 @@ def _translations(
     translator = Translator(
         [one.model for one in models], models[0].tokenizer, search,
         reverse_source=models[0].config.model.reverse_source,
+        source_tokenizer=models[0].source_tokenizer,
     )  # fmt: skip
     return translator.best([source for source, _ in pairs])
 

@@ -49,6 +49,10 @@ def _values(header: Header) -> dict[str, Any]:
         "rnncli_version": header.rnncli_version,
         "weights_sha256": header.weights_sha256,
         "tokenizer": {"kind": header.tokenizer_kind, "vocab_size": header.vocab_size},
+        "source_tokenizer": {
+            "kind": header.source_tokenizer_kind,
+            "vocab_size": header.source_vocab_size,
+        },
         "config": header.config,
         "scores": header.scores,
         "provenance": header.provenance,
@@ -69,6 +73,9 @@ def _rows(header: Header) -> Iterator[tuple[str, str]]:
     yield "types", ", ".join(sorted({dtype for dtype, _ in header.tensors.values()}))
     if reads_text:
         yield "tokenizer", f"{header.tokenizer_kind}, {header.vocab_size:,} tokens"
+    if header.source_tokenizer_kind != NO_TOKENIZER:
+        source = f"{header.source_tokenizer_kind}, {header.source_vocab_size:,} tokens"
+        yield "source tokenizer", source
     yield from _flat("", header.scores)
     yield from _flat("", header.provenance)
     yield "weights sha256", header.weights_sha256

@@ -71,7 +71,8 @@ class _Table:
     def __init__(self, reader: LineReader, strict: bool) -> None:
         self.name = reader.name
         self._reader, self._strict = reader, strict
-        reader.repair = "repaired with U+FFFD or, where they are no pair, left out"
+        if not strict:
+            reader.repair = "repaired with U+FFFD or, where they are no pair, left out"
 
     def batches(self, max_pairs: int) -> Iterator[Sequence[Pair | None]]:
         for lines in self._reader.batches(max_pairs):

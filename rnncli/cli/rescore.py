@@ -82,7 +82,7 @@ def rescore(
     if task_of(paths[0]) == "translate":
         refuse_options(context, all_options_but(context, "strip_lines"), "a model of translation")
         pair_scorer = load_pair_scorer(paths, batch_size, precision, device, threads)
-        any_bytes = pair_scorer.tokenizer.kind == "byte"
+        any_bytes = pair_scorer.reads_any_bytes
         by = BySource(pair_scorer, _sources(source, name, on_bad_input, any_bytes), str(source))
     else:
         refuse_options(context, all_options_but(context, "source"), "a language model")

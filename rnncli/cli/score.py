@@ -112,7 +112,7 @@ def score(
                 f"--format {format}: for a language model; pairs are written as "
                 f"{' or '.join(PAIR_FORMATS)}"
             )
-        any_bytes = pair_scorer.tokenizer.kind == "byte"
+        any_bytes = pair_scorer.reads_any_bytes
         with open_pairs(
             name, source, target, on_bad_input=on_bad_input, any_bytes=any_bytes
         ) as pairs:

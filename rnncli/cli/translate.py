@@ -82,6 +82,7 @@ def translate(
     translator = Translator(
         [one.model for one in models], models[0].tokenizer, options,
         reverse_source=models[0].config.model.reverse_source,
+        source_tokenizer=models[0].source_tokenizer,
     )  # fmt: skip
     maps = None
     if explain or explain_svg is not None:

@@ -46,13 +46,14 @@ def align(models: Sequence[LoadedTranslator], line: str, found: Translated) -> A
     weights. Raises UsageError as ``require_attention``."""
     require_attention(models)
     tokenizer, reverse = models[0].tokenizer, models[0].config.model.reverse_source
+    reader = models[0].source_tokenizer or tokenizer
     boundary = tokenizer.boundary_id
-    source = tokenizer.encode(line)
+    source = reader.encode(line)
     ends = [boundary] if found.finished else []
     target = [*found.tokens, *ends]
     read = np.array(source[::-1] if reverse else source, np.int64)
     device = models[0].model.source_embedding.weight.device
-    x = torch.from_numpy(source_batch([read], boundary)).to(device)
+    x = torch.from_numpy(source_batch([read], reader.boundary_id)).to(device)
     y = torch.tensor([boundary, *target[:-1]], device=device).unsqueeze(1)
     with torch.inference_mode():
         each = [loaded.model.attention_weights(x, y)[:, 0] for loaded in models]
@@ -60,7 +61,7 @@ def align(models: Sequence[LoadedTranslator], line: str, found: Translated) -> A
     if reverse:
         weights[:, : len(source)] = weights[:, : len(source)][:, ::-1].copy()
     return Alignment(
-        (*tokenizer.pieces(source), LINE_END),
+        (*reader.pieces(source), LINE_END),
         (*tokenizer.pieces(found.tokens), *(LINE_END for _ in ends)),
         weights,
     )

@@ -41,15 +41,21 @@ class PairScorer:
         dtype: torch.dtype = torch.float64,
         pairs_at_once: int = 32,
     ) -> None:
-        self.tokenizer = models[0].tokenizer
+        self.tokenizer = models[0].tokenizer  # of the targets
+        self._source_tokenizer = models[0].source_tokenizer or self.tokenizer
         self._reverse = models[0].config.model.reverse_source
         self._models = [in_precision(loaded.model, dtype) for loaded in models]
         self._run_as = Run(dtype=dtype)
         self._pairs_at_once = pairs_at_once
 
+    @property
+    def reads_any_bytes(self) -> bool:
+        """Whether both sides may have bytes that are not UTF-8, as surrogate escapes (PEP 383)."""
+        return self._source_tokenizer.kind == self.tokenizer.kind == "byte"
+
     def __call__(self, pairs: Sequence[Pair]) -> list[LineScore]:
         """For each pair the score of its target."""
-        encoded = encode_pairs(pairs, self.tokenizer, reverse=self._reverse)
+        encoded = encode_pairs(pairs, self._source_tokenizer, self.tokenizer, reverse=self._reverse)
         lengths = np.array([len(source) for source in encoded.sources], np.int64)
         seconds = np.array([len(target) for target in encoded.targets], np.int64)
         nats: list[npt.NDArray[np.float64]] = [np.empty(0)] * len(pairs)
@@ -69,10 +75,11 @@ class PairScorer:
     def _nats(self, encoded: EncodedPairs, group: npt.NDArray[np.int64]) -> Tensor:
         """The pairs ``group``, whose sources have one length -> -log p of every target (T, B), of
         any value where a shorter target is over."""
-        boundary = self.tokenizer.boundary_id
+        sources = [encoded.sources[number] for number in group]
+        lines = [encoded.targets[number] for number in group]
         arrays = (
-            source_batch([encoded.sources[number] for number in group], boundary),
-            *target_batch([encoded.targets[number] for number in group], boundary)[:2],
+            source_batch(sources, self._source_tokenizer.boundary_id),
+            *target_batch(lines, self.tokenizer.boundary_id)[:2],
         )
         device = self._models[0].source_embedding.weight.device
         source, inputs, targets = (torch.from_numpy(array).to(device) for array in arrays)

@@ -6,6 +6,7 @@ targets may be padded at their end.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rnncli.errors import UsageError
+from rnncli.models.packed import Packed
 from rnncli.models.penalties import activation_penalty
 from rnncli.nn.attention import Attention, fresh
 from rnncli.nn.attentive_cell import AttentiveCell, second_cell
@@ -24,11 +26,15 @@ from rnncli.nn.stack import Run, Stack
 from rnncli.nn.state import CellState, State
 from rnncli.sections import ModelConfig, RegularizationConfig
 
+StepOfStack = Callable[[Tensor, State], tuple[Tensor, State]]
+"""As ``Stack.step``."""
+
 
 @dataclass(frozen=True)
 class DecoderState:
-    """A decoder between two tokens. ``memory``: the source's annotations (B, S, M) and ``keys``
-    what attention made of them (B, S, K); no more than a dimension of size 0 without attention."""
+    """A decoder between two tokens. ``memory``: the annotations (N, S, M) of N sources and ``keys``
+    what attention made of them (N, S, K), each with an equal share of the rows, beside each other;
+    no more than a dimension of size 0 without attention."""
 
     layers: State
     memory: Tensor
@@ -36,28 +42,37 @@ class DecoderState:
 
     def select(self, rows: Tensor) -> DecoderState:
         """The state of ``rows`` (int64, any length, repeats allowed), in that order."""
-        return DecoderState(
-            self.layers.select(rows),
-            self.memory.index_select(0, rows),
-            self.keys.index_select(0, rows),
-        )
+        sources = rows // (len(self.layers.layers[0][0]) // len(self.memory))
+        kept, counts = torch.unique_consecutive(sources, return_counts=True)
+        if bool((counts == counts[0]).all()):  # what a beam selects: as many rows of each
+            sources = kept
+        memory, keys = self.memory, self.keys
+        if not torch.equal(sources, torch.arange(len(memory), device=sources.device)):
+            memory, keys = memory.index_select(0, sources), keys.index_select(0, sources)
+        return DecoderState(self.layers.select(rows), memory, keys)
 
 
 class EncoderDecoder(nn.Module):
     """Sutskever et al. 2014 without attention; with it, ``look_up`` after, the global attention of
     Luong et al. 2015: h~(t) = tanh(W_c [c(t); h(t)]), c(t) the annotations weighted by their scores
-    against h(t), and the softmax reads h~(t). With another ``look_up`` attention is part of the
-    decoder's first layer (``rnncli.nn.attentive_cell``). Without attention and with ``context``
+    against h(t), and the softmax reads h~(t). ``look_up`` layers: h(t) is that of the decoder's
+    first layer, and the layers above read [h(t); c(t)] (the stack of Wu et al. 2016, sec. 3, with
+    the context of the same step); no layer waits for attention, so that all steps are run at once.
+    With another ``look_up`` attention is part of the decoder's first layer
+    (``rnncli.nn.attentive_cell``). Without attention and with ``context``
     every-step, the decoder of Cho et al. 2014 (app. A): c = tanh(V h(S)), h of the encoder's last
     layer, is read at every step beside y(t-1), and by the output layer. ``readout`` maxout: what
     the softmax reads is the greater of each two units of W_c [c; h; y(t-1)] (there, and Bahdanau et
-    al. 2015), not a tanh of W_c [c; h]. One vocabulary for both sides; ``tied``:
-    source and target embeddings and the output matrix are one. The encoder may read both ways, the
-    decoder cannot. Follows the step contract (``start``, ``step``). Raises UsageError for a
-    configuration it cannot have.
+    al. 2015), not a tanh of W_c [c; h]. ``tied``: the target's embedding and the output matrix are
+    one; the source's is, too, by ``shared_embedding``. The encoder may read both ways, the decoder
+    cannot. Follows the step contract (``start``, ``step``). Raises UsageError for a configuration
+    it cannot have.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+    def __init__(
+        self, config: ModelConfig, vocab_size: int, source_vocab_size: int | None = None
+    ) -> None:
+        """``source_vocab_size``: None for one vocabulary of both sides."""
         super().__init__()
         if config.output != "softmax":
             raise UsageError("model.output: an encoder-decoder has output = 'softmax' alone")
@@ -65,9 +80,13 @@ class EncoderDecoder(nn.Module):
         self.tied = config.tied
         self.bridge = config.bridge
         layers = replace(config, tied=False)
-        self.source_embedding = Embedding(config, vocab_size)
-        self._target_embedding = None if config.tied else Embedding(config, vocab_size)
-        self.encoder = Stack(layers, self.source_embedding.size)
+        shared = config.shared_embedding
+        if shared is None:
+            shared = config.tied and source_vocab_size is None
+        self.source_embedding = Embedding(config, source_vocab_size or vocab_size)
+        self._target_embedding = None if shared else Embedding(config, vocab_size)
+        depth = config.encoder_layers or config.layers
+        self.encoder = Stack(replace(layers, layers=depth), self.source_embedding.size)
         M, E = self.encoder.output_size, self.target_embedding.size
         self.V: nn.Parameter | None = None
         if config.context == "every-step":
@@ -79,17 +98,29 @@ class EncoderDecoder(nn.Module):
             self.V = fresh(config.hidden_size, M)
         C = 0 if self.V is None else config.hidden_size
         after_source = replace(layers, direction="forward", initial_state="zero")
+        self.upper: Stack | None = None
+        if config.look_up == "layers":
+            if config.layers == 1 or len(config.cell_names()) > 1:
+                raise UsageError(
+                    "model.look_up: 'layers' stands between layers of one cell; use layers = 2 or "
+                    "more and one name in cell, or look_up = 'after'"
+                )
+            upper = replace(after_source, layers=config.layers - 1)
+            after_source = replace(after_source, layers=1)
         self.decoder = Stack(after_source, E + C)
         H = self.decoder.output_size
         self.attention: Attention | None = None
-        readout = config.embedding_size if config.tied else H
         self.W_c: nn.Parameter | None = None
         self.attentive: AttentiveCell | None = None
-        if config.attention != "none" and config.look_up != "after":
+        if config.attention != "none" and config.look_up not in ("after", "layers"):
             self.attentive = self._make_attentive(config, layers, M)
         elif config.attention != "none":
             self.attention = Attention(config.attention, H, M)
             C = M
+            if config.look_up == "layers":
+                self.upper = Stack(upper, H + M)
+                H = self.upper.output_size
+        readout = config.embedding_size if config.tied else H
         self.maxout = config.readout == "maxout"
         if self.maxout:
             self.W_c = fresh(2 * readout, C + H + E)
@@ -107,13 +138,21 @@ class EncoderDecoder(nn.Module):
                 "model.bridge: 'last' hands the encoder's last state on as it is, and a "
                 "bidirectional encoder has two; use 'linear', 'mean' or 'zero'"
             )
+        if config.bridge == "last" and depth != config.layers:
+            raise UsageError(
+                f"model.bridge: 'last' hands each layer's last state to its like, and {depth} "
+                f"layers are not {config.layers}; use 'linear', 'mean' or 'zero', or "
+                "encoder_layers = 0"
+            )
 
     def _make_attentive(
         self, config: ModelConfig, layers: ModelConfig, memory_size: int
     ) -> AttentiveCell:
         """The decoder's first layer with attention in it; takes the layer's place in the stack."""
         cell = self.decoder.layers[0]
-        attention = Attention(config.attention, cell.output_size, memory_size)
+        attention = Attention(
+            config.attention, cell.output_size, memory_size, coverage=config.coverage
+        )
         second = None
         if config.look_up == "between":
             second = second_cell(make_cell(layers, memory_size, config.hidden_size))
@@ -124,6 +163,8 @@ class EncoderDecoder(nn.Module):
     def _decoder_cells(self) -> list[Cell]:
         """The decoder's cells, without the attention around the first one."""
         cells = self.decoder.layers
+        if self.upper is not None:
+            return [*cells, *self.upper.layers]
         return cells if self.attentive is None else [self.attentive.cell, *cells[1:]]
 
     def _add_bridges(self, config: ModelConfig, memory_size: int) -> None:
@@ -136,8 +177,15 @@ class EncoderDecoder(nn.Module):
                 self.bridges.append(nn.Linear(inputs, size))
 
     def _encoder_cells(self, layer: int) -> list[Cell]:
+        return self.encoder.layers[self._encoder_places(layer)]
+
+    def _encoder_places(self, layer: int) -> slice:
+        """Where the cells are that a decoder's layer starts from: those of the layer at the same
+        distance from the top, or of the first."""
         width = self.encoder.cells_a_layer
-        return list(self.encoder.layers[layer * width : (layer + 1) * width])
+        below = len(self.encoder.cells) // width - len(self._decoder_cells())
+        place = max(0, layer + below)
+        return slice(place * width, (place + 1) * width)
 
     @property
     def target_embedding(self) -> Embedding:
@@ -170,9 +218,9 @@ class EncoderDecoder(nn.Module):
             c = torch.tanh(F.linear(self._last_outputs(outputs), self.V))
             return DecoderState(layers, c.unsqueeze(1), nothing)
         if self.attentive is not None:
-            keys = self.attentive.attention.keys(memory)
-            first = self.attentive.first_state(layers.layers[0], memory, keys)
+            first = self.attentive.first_state(layers.layers[0], memory)
             layers = State((first, *layers.layers[1:]))
+            return DecoderState(layers, memory, self.attentive.attention.keys(memory))
         return DecoderState(layers, nothing, nothing)
 
     def _first_state(self, last: State, memory: Tensor) -> State:
@@ -183,14 +231,13 @@ class EncoderDecoder(nn.Module):
         if self.bridge == "last":
             return last
         maps = iter(self.bridges)
-        width = self.encoder.cells_a_layer
         layers: list[CellState] = []
         for layer, cell in enumerate(self._decoder_cells()):
             parts = list(cell.zero_state(len(memory)))
             for part in _bridged(cell):
                 v = memory.mean(1)
                 if self.bridge == "linear":
-                    from_layer = last.layers[layer * width : (layer + 1) * width]
+                    from_layer = last.layers[self._encoder_places(layer)]
                     v = torch.cat([state[part] for state in from_layer], dim=1)
                 parts[part] = torch.tanh(next(maps)(v))
             layers.append(tuple(parts))
@@ -204,27 +251,71 @@ class EncoderDecoder(nn.Module):
         ends = [p[0] if back else p[-1] for p, back in zip(parts, backward, strict=True)]
         return torch.cat(ends, dim=1)
 
-    def _decoder_input(self, y: Tensor, state: DecoderState) -> Tensor:
-        """y: (T, B, E) -> what the decoder reads (T, B, E + C)."""
-        if self.V is None:
-            return y
-        c = state.memory.transpose(0, 1).expand(len(y), -1, -1)
-        return torch.cat([y, c.to(y.dtype)], dim=2)
+    def stack_state(self, state: DecoderState) -> State:
+        """The state of the decoder's layers, for a run of them."""
+        if self.attentive is None:
+            return state.layers
+        first, *others = state.layers.layers
+        return State(((*first, state.memory, state.keys), *others))
 
-    def _read_out(self, h: Tensor, y: Tensor, state: DecoderState) -> Tensor:
-        """h: (T, B, H), y: (T, B, E) -> what the output layer reads (T, B, R)."""
+    def _decoder_state(self, layers: State, before: DecoderState) -> DecoderState:
+        """The state after a step, ``layers`` being what ``stack_state`` has become."""
+        if self.attentive is not None:
+            first, *others = layers.layers
+            layers = State((first[:-2], *others))
+        return DecoderState(layers, before.memory, before.keys)
+
+    def _source(self, state: DecoderState, like: Tensor) -> Tensor:
+        """The source's c of Cho et al. for every row and step of ``like`` (T, B, ...)."""
+        T, B = like.shape[:2]
+        c = state.memory[:, 0].repeat_interleave(B // len(state.memory), 0)
+        return c.to(like.dtype).expand(T, -1, -1)
+
+    def decoder_input(self, y: Tensor, state: DecoderState) -> Tensor:
+        """y: (T, B, E) -> what the decoder reads (T, B, E + C)."""
+        return y if self.V is None else torch.cat([y, self._source(state, y)], dim=2)
+
+    def context(self, h: Tensor, state: DecoderState) -> Tensor | None:
+        """h: (T, B, H) of the layer that attention follows -> what it looked up (T, B, M); Cho et
+        al.'s c at every step; None where there is neither, or where the layer itself looks up."""
+        if self.attention is not None:
+            found: Tensor = self.attention(h.transpose(0, 1), state.keys, state.memory)[0]
+            return found.transpose(0, 1)
+        return None if self.V is None else self._source(state, h)
+
+    def _run_decoder(
+        self, y: Tensor, state: DecoderState, run_as: Run, rates: RegularizationConfig | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """y: (T, B, E) -> the last layer's outputs (T, B, H) and the contexts (T, B, M)."""
+        before = self.stack_state(state)
+        own = len(self.decoder.cells)
+        lower = State(before.layers[:own])
+        h, _ = self.decoder(self.decoder_input(y, state), lower, run_as, rates)
+        h = h.to(self.source_embedding.weight.dtype)
+        context = self.context(h, state)
+        if self.upper is None or context is None:
+            return h, context
+        x = torch.cat([h, context], dim=2)
+        if rates is not None:
+            x = dropout(x, rates.dropout, locked=rates.locked)
+        h, _ = self.upper(x, State(before.layers[own:]), run_as, rates)
+        return h.to(context.dtype), context
+
+    def read_out(
+        self, h: Tensor, y: Tensor, context: Tensor | None, W_c: Packed | None = None
+    ) -> Tensor:
+        """h: (T, B, H), y: (T, B, E), context: (T, B, M) -> what the output layer reads (T, B, R).
+        ``W_c``: the matrix in another form."""
         if self.W_c is None:
             return h
-        parts = [h]
-        if self.attention is not None:
-            context, _ = self.attention(h.transpose(0, 1), state.keys, state.memory)
-            parts = [context.transpose(0, 1), h]
-        elif self.V is not None:
-            parts = [state.memory.transpose(0, 1).expand(len(h), -1, -1), h]
+        parts = [h] if context is None else [context, h]
+        if self.maxout:
+            parts.append(y.to(h.dtype))
+        read = torch.cat(parts, dim=2)
+        made = F.linear(read, self.W_c) if W_c is None else W_c(read[0]).unsqueeze(0)
         if not self.maxout:
-            return torch.tanh(F.linear(torch.cat(parts, dim=2), self.W_c))
-        pairs = F.linear(torch.cat([*parts, y.to(h.dtype)], dim=2), self.W_c)
-        return pairs.view(*pairs.shape[:2], -1, 2).amax(3)
+            return torch.tanh(made)
+        return made.view(*made.shape[:2], -1, 2).amax(3)
 
     # -- training ----------------------------------------------------------------------------
 
@@ -244,9 +335,8 @@ class EncoderDecoder(nn.Module):
         state = self.encode(source, run_as, rates)
         y = self.target_embedding(inputs, rates.dropout_embedding)
         y = dropout(y, rates.input_rate, locked=rates.locked)
-        raw, _ = self.decoder(self._decoder_input(y, state), state.layers, run_as, rates)
-        raw = raw.to(self.source_embedding.weight.dtype)
-        h = dropout(self._read_out(raw, y, state), rates.output_rate, locked=rates.locked)
+        raw, context = self._run_decoder(y, state, run_as, rates)
+        h = dropout(self.read_out(raw, y, context), rates.output_rate, locked=rates.locked)
         rows, flat = h[mask], targets[mask]
         scale = torch.full(flat.shape, 1.0 / max(1, len(flat)), device=flat.device)
         nats = self.output.loss(rows, flat, scale, self.tied_weight, run_as.dtype, sampling)
@@ -266,8 +356,8 @@ class EncoderDecoder(nn.Module):
         """-log p of every target (T, B); shapes as in ``training_loss``, no dropout."""
         state = self.encode(source, run_as, None)
         y = self.target_embedding(inputs)
-        raw, _ = self.decoder(self._decoder_input(y, state), state.layers, run_as, None)
-        h = self._read_out(raw.to(self.source_embedding.weight.dtype), y, state)
+        raw, context = self._run_decoder(y, state, run_as, None)
+        h = self.read_out(raw, y, context)
         flat = self.output.nats(h.reshape(-1, h.shape[2]), targets.reshape(-1), self.tied_weight)
         return flat.view(targets.shape)
 
@@ -287,12 +377,13 @@ class EncoderDecoder(nn.Module):
         state = self.encode(source, Run(), None)
         y = self.target_embedding(inputs)
         if self.attention is not None:
-            h, _ = self.decoder(y, state.layers, Run(), None)
+            lower = State(state.layers.layers[: len(self.decoder.cells)])
+            h, _ = self.decoder(y, lower, Run(), None)
             h = h.to(y.dtype)
             weights: Tensor = self.attention(h.transpose(0, 1), state.keys, state.memory)[1]
             return weights.transpose(0, 1)
         assert self.attentive is not None
-        cell, first, found = self.attentive, state.layers.layers[0], []
+        cell, first, found = self.attentive, self.stack_state(state).layers[0], []
         projected = cell.project(y, first, y.dtype)
         matrices = cell.step_weights()
         for x in projected:
@@ -311,9 +402,26 @@ class EncoderDecoder(nn.Module):
     def step(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """tokens: (B,) -> logits (B, V) and the next state."""
         y = self.target_embedding(tokens).unsqueeze(0)
-        h, layers = self.decoder.step(self._decoder_input(y, state)[0], state.layers)
-        logits = self.output.logits(self._read_out(h.unsqueeze(0), y, state)[0], self.tied_weight)
-        return logits, DecoderState(layers, state.memory, state.keys)
+        h, context, after = self.decode_step(
+            y, state, self.decoder.step, self.upper.step if self.upper else None
+        )
+        logits = self.output.logits(self.read_out(h, y, context)[0], self.tied_weight)
+        return logits, after
+
+    def decode_step(
+        self, y: Tensor, state: DecoderState, lower: StepOfStack, upper: StepOfStack | None
+    ) -> tuple[Tensor, Tensor | None, DecoderState]:
+        """y: (1, B, E) -> the last layer's output (1, B, H), the context (1, B, M) and the next
+        state. ``lower``, ``upper``: a step of the layers below and above attention."""
+        before = self.stack_state(state)
+        own = len(self.decoder.cells)
+        h, after = lower(self.decoder_input(y, state)[0], State(before.layers[:own]))
+        context = self.context(h.unsqueeze(0), state)
+        if upper is not None and context is not None:
+            x = torch.cat([h, context[0]], dim=1)
+            h, above = upper(x, State(before.layers[own:]))
+            after = State((*after.layers, *above.layers))
+        return h.unsqueeze(0), context, self._decoder_state(after, state)
 
 
 def _bridged(cell: Cell) -> list[int]:

@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rnncli.models.fast_cells import FastCell, fast_cell
+from rnncli.models.fast_cells import FastCell
 from rnncli.models.language_model import LanguageModel
 from rnncli.models.packed import pack
+from rnncli.models.prepared_stack import PreparedStack, Project
 from rnncli.nn.cells.base import Cell
 from rnncli.nn.softmax import Softmax
 from rnncli.nn.stack import Run
-from rnncli.nn.state import CellState, State
+from rnncli.nn.state import State
 
 _TABLE_ELEMENTS = 1 << 22
 """Of the first layer's table: small enough that making it costs less than a hundred steps save."""
@@ -37,26 +38,17 @@ def read_prompt(model: LanguageModel, prompt: Sequence[int]) -> State:
     return state
 
 
-Project = Callable[[Tensor, CellState], Tensor]
-"""x (B, I), or tokens (B,) in the first layer, and the state before -> projected (B, G)."""
-
-
 class PreparedStepper:
     """A language model's step contract on weights laid out for it; its ``State`` is the model's."""
 
     def __init__(self, model: LanguageModel, precision: str) -> None:
         """Raises UsageError for a precision that this machine does not have."""
         self._model = model
-        self._stack = model.stack
-        cells = model.stack.layers
-        self._cells = [fast_cell(cell, precision) for cell in cells]
-        self._inputs = [
-            _input(cell, fast, precision) for cell, fast in zip(cells, self._cells, strict=True)
-        ]
-        first = _first_input(model, cells[0], self._cells[0])
+        self._stack = PreparedStack(model.stack, precision)
+        first = _first_input(model, model.stack.layers[0], self._stack.cells[0])
         self._embeds = first is None
         if first is not None:
-            self._inputs[0] = first
+            self._stack.inputs[0] = first
         self._logits = _output(model, precision)
 
     def start(self, source: None, rows: int) -> State:
@@ -65,16 +57,10 @@ class PreparedStepper:
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """tokens: (B,) -> logits (B, V) and the next state."""
-        x = self._model.embedding(tokens) if self._embeds else tokens
-        layers = []
-        for k, (project, cell, before) in enumerate(
-            zip(self._inputs, self._cells, state.layers, strict=True)
-        ):
-            projected = project(x, before)
-            after = cell.step(projected, before)
-            layers.append(after)
-            x = self._stack.output_of_step(k, x, projected, after[0])
-        return self._logits(x), State(tuple(layers))
+        x, after = self._stack.step(
+            self._model.embedding(tokens) if self._embeds else tokens, state
+        )
+        return self._logits(x), after
 
 
 def prepare_stepper(model: LanguageModel, precision: str = "float32") -> PreparedStepper:
@@ -83,14 +69,6 @@ def prepare_stepper(model: LanguageModel, precision: str = "float32") -> Prepare
     copied. Raises UsageError as ``pack`` does."""
     with torch.inference_mode():
         return PreparedStepper(model, precision)
-
-
-def _input(cell: Cell, fast: FastCell, precision: str) -> Project:
-    """What of the cell's equations does not depend on the state's first part."""
-    if cell.projects_plainly:
-        packed = pack(fast.rows(cell.W_xh), fast.rows(cell.a), precision)
-        return lambda x, state: packed(x)
-    return lambda x, state: cell.project(x.unsqueeze(0), state, x.dtype).squeeze(0)
 
 
 def _first_input(model: LanguageModel, cell: Cell, fast: FastCell) -> Project | None:

@@ -13,11 +13,15 @@ class Attention(nn.Module):
     """Scores of a query h against each annotation m(s); their softmax weighs the annotations.
 
     dot: h . m; general: h . W_a m (Luong et al. 2015, eq. 8); additive: v . tanh(W_a h + U_a m)
-    (Bahdanau et al. 2015, app. A.1.2). What depends on the annotations alone is ``keys``, computed
-    once a source.
+    (Bahdanau et al. 2015, app. A.1.2; the concat of Luong et al., W_a [h; m] written as a sum).
+    With ``coverage`` additive scores are v . tanh(W_a h + U_a m + w_c c(s)), c(s) the sum of the
+    weights that s had so far (See et al. 2017, eq. 11; Tu et al. 2016). What depends on the
+    annotations alone is ``keys``, computed once a source.
     """
 
-    def __init__(self, kind: str, query_size: int, memory_size: int) -> None:
+    def __init__(
+        self, kind: str, query_size: int, memory_size: int, *, coverage: bool = False
+    ) -> None:
         """Raises UsageError when ``dot`` is asked for between vectors of unequal size."""
         super().__init__()
         self.kind = kind
@@ -32,25 +36,32 @@ class Attention(nn.Module):
         if kind == "additive":
             self.W_a = fresh(query_size, query_size)
             self.v = fresh(query_size)
+        self.w_c: nn.Parameter | None = None
+        if coverage:
+            self.w_c = nn.Parameter(torch.zeros(query_size))
 
     def keys(self, memory: Tensor) -> Tensor:
         """memory: (B, S, M) -> (B, S, K)."""
         return memory if self.kind == "dot" else F.linear(memory, self.U_a)
 
-    def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """queries: (B, T, H), those of additive attention already multiplied by W_a; keys:
-        (B, S, K) -> (B, T, S)."""
+    def scores(self, queries: Tensor, keys: Tensor, covered: Tensor | None = None) -> Tensor:
+        """queries: (N, T, H), those of additive attention already multiplied by W_a; keys:
+        (N, S, K); covered: (N, T, S), the weights so far -> (N, T, S)."""
         if self.kind == "additive":
-            return torch.tanh(queries.unsqueeze(2) + keys.unsqueeze(1)) @ self.v
+            inner = queries.unsqueeze(2) + keys.unsqueeze(1)
+            if self.w_c is not None and covered is not None:
+                inner = inner + covered.unsqueeze(3) * self.w_c
+            return torch.tanh(inner) @ self.v
         return queries @ keys.transpose(1, 2)
 
     def forward(self, queries: Tensor, keys: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """queries: (B, T, H), keys: (B, S, K), memory: (B, S, M) -> contexts (B, T, M) and weights
-        (B, T, S)."""
+        """queries: (B, T, H), keys: (N, S, K), memory: (N, S, M) -> contexts (B, T, M) and weights
+        (B, T, S). Of each of the N sources there are B / N rows, beside each other."""
+        B, T, H = queries.shape
         if self.kind == "additive":
             queries = F.linear(queries, self.W_a)
-        weights = torch.softmax(self.scores(queries, keys), dim=2)
-        return weights @ memory, weights
+        weights = torch.softmax(self.scores(queries.reshape(len(keys), -1, H), keys), dim=2)
+        return (weights @ memory).view(B, T, -1), weights.view(B, T, -1)
 
 
 def fresh(*shape: int) -> nn.Parameter:

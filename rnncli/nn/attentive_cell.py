@@ -24,8 +24,10 @@ class AttentiveCell(Wrapper):
     (Bahdanau et al. 2015, app. A.2.2). between: s(t) = cell(y(t), h(t-1)), c(t) looked up by s(t),
     h(t) = second cell (c(t), s(t)) (the conditional unit of Nematus, Sennrich et al. 2017).
 
-    The state is h~, that of the cell, the annotations (B, S, M) and their keys (B, S, K); the last
-    two never change. The output is h~, of as many units as the cell.
+    The state is h~, that of the cell, of an attention with coverage the sum of its weights so far
+    (B, S), and what never changes: the annotations (N, S, M) and their keys (N, S, K) of the N
+    sources, each of which has B / N rows beside each other. The output is h~, of as many units as
+    the cell.
     """
 
     def __init__(
@@ -52,15 +54,18 @@ class AttentiveCell(Wrapper):
 
     @property
     def part_kinds(self) -> tuple[str, ...]:
-        return ("hidden", *self.cell.part_kinds, "input", "input")
+        covered = () if self.attention.w_c is None else ("covered",)
+        return ("hidden", *self.cell.part_kinds, *covered, "input", "input")
 
     @property
     def emits_h(self) -> bool:
         return True
 
-    def first_state(self, state: CellState, memory: Tensor, keys: Tensor) -> CellState:
-        """``state``: the cell's own, parts of (B, H); memory: (B, S, M), keys: (B, S, K)."""
-        return (torch.zeros_like(state[0]), *state, memory, keys)
+    def first_state(self, state: CellState, memory: Tensor) -> CellState:
+        """``state``: the cell's own, parts of (B, H); memory: (B, S, M) -> the state without what
+        never changes."""
+        covered = () if self.attention.w_c is None else (torch.zeros_like(memory[:, :, 0]),)
+        return (torch.zeros_like(state[0]), *state, *covered)
 
     def recurrent_weights(self) -> dict[str, Tensor]:
         weights = super().recurrent_weights()
@@ -89,35 +94,46 @@ class AttentiveCell(Wrapper):
         self, projected: Tensor, state: CellState, product: Product
     ) -> tuple[CellState, Tensor]:
         """A step, and how much it looked at each annotation (B, S)."""
-        out, *parts, memory, keys = state
-        before: CellState = tuple(parts)
+        own = len(self.cell.part_kinds)
+        out, before = state[0], state[1 : own + 1]
+        *more, memory, keys = state[own + 1 :]
+        covered = more[0] if more else None
         if self.look_up == "before":
-            context, weights = self._context(before[0], memory, keys, product)
+            context, weights = self._context(before[0], memory, keys, covered, product)
             after = self._cell(projected + product("W_f", context), before, product)
         elif self.look_up == "feeding":
             after = self._cell(projected + product("W_f", out), before, product)
-            context, weights = self._context(after[0], memory, keys, product)
+            context, weights = self._context(after[0], memory, keys, covered, product)
         else:
             assert self.second is not None
             after = self._cell(projected, before, product)
-            context, weights = self._context(after[0], memory, keys, product)
+            context, weights = self._context(after[0], memory, keys, covered, product)
             read = product("second.W_xh", context) + self.second.a
             after = self.second.step(read, after, lambda n, v: product(f"second.{n}", v))
         out = torch.tanh(product("W_c", torch.cat([context, after[0]], dim=1)))
-        return (out, *after, memory, keys), weights
+        covering = () if covered is None else (covered + weights,)
+        return (out, *after, *covering, memory, keys), weights
 
     def _cell(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         return self.cell.step(projected, state, lambda name, v: product(f"cell.{name}", v))
 
     def _context(
-        self, query: Tensor, memory: Tensor, keys: Tensor, product: Product
+        self,
+        query: Tensor,
+        memory: Tensor,
+        keys: Tensor,
+        covered: Tensor | None,
+        product: Product,
     ) -> tuple[Tensor, Tensor]:
-        """query: (B, H) -> the annotations weighted by their scores against it (B, M), and the
-        weights (B, S)."""
+        """query: (B, H), memory: (N, S, M), keys: (N, S, K), covered: (B, S) -> the annotations
+        weighted by their scores against it (B, M), and the weights (B, S)."""
+        B, (N, S) = len(query), memory.shape[:2]
         if self.attention.kind == "additive":
             query = product("attention.W_a", query)
-        weights = torch.softmax(self.attention.scores(query.unsqueeze(1), keys), dim=2)
-        return (weights @ memory).squeeze(1), weights.squeeze(1)
+        past = None if covered is None else covered.view(N, -1, S)
+        scores = self.attention.scores(query.view(N, B // N, -1), keys, past)
+        weights = torch.softmax(scores, dim=2)
+        return (weights @ memory).view(B, -1), weights.view(B, S)
 
 
 def second_cell(cell: nn.Module | None) -> Cell | None:

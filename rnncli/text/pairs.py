@@ -114,11 +114,13 @@ def pair_files(
 @dataclass(frozen=True)
 class EncodedPairs:
     """``sources`` and ``targets``: token ids of each line without its end (n,). ``fingerprint``:
-    SHA-256 (hexadecimal) of the text; ``dropped``: pairs left out for their length."""
+    SHA-256 (hexadecimal) of the text; ``kept``: the numbers of the pairs that are there;
+    ``dropped``: how many were left out for their length."""
 
     sources: tuple[Line, ...]
     targets: tuple[Line, ...]
     fingerprint: str
+    kept: tuple[int, ...]
     dropped: int = 0
 
     def __len__(self) -> int:
@@ -131,22 +133,30 @@ class EncodedPairs:
 
 
 def encode_pairs(
-    pairs: Sequence[Pair], tokenizer: Tokenizer, *, max_length: int = 0, reverse: bool = False
+    pairs: Sequence[Pair],
+    source_tokenizer: Tokenizer,
+    tokenizer: Tokenizer,
+    *,
+    max_length: int = 0,
+    reverse: bool = False,
 ) -> EncodedPairs:
-    """``max_length``: pairs with more tokens than this on a side are dropped (0: none);
-    ``reverse``: sources run backward (Sutskever et al. 2014, sec. 3.3)."""
+    """``tokenizer`` is that of the targets. ``max_length``: pairs with more tokens than this on a
+    side are dropped (0: none); ``reverse``: sources run backward (Sutskever et al. 2014, sec.
+    3.3)."""
     digest = hashlib.sha256()
-    sources, targets, dropped = [], [], 0
-    for source, target in pairs:
+    sources, targets, kept = [], [], []
+    for number, (source, target) in enumerate(pairs):
         digest.update(f"{source}\t{target}\n".encode(errors="surrogatepass"))
-        left = np.array(tokenizer.encode(source), np.int64)
+        left = np.array(source_tokenizer.encode(source), np.int64)
         right = np.array(tokenizer.encode(target), np.int64)
         if max_length and max(len(left), len(right)) > max_length:
-            dropped += 1
             continue
+        kept.append(number)
         sources.append(left[::-1].copy() if reverse else left)
         targets.append(right)
-    return EncodedPairs(tuple(sources), tuple(targets), digest.hexdigest(), dropped)
+    return EncodedPairs(
+        tuple(sources), tuple(targets), digest.hexdigest(), tuple(kept), len(pairs) - len(kept)
+    )
 
 
 def group_by_length(
@@ -154,9 +164,12 @@ def group_by_length(
     seconds: npt.NDArray[np.int64],
     size: int,
     rng: np.random.Generator | None,
+    tokens: int = 0,
 ) -> list[npt.NDArray[np.int64]]:
-    """Numbers of lines in groups of at most ``size`` whose ``lengths`` are equal, and whose second
-    lengths are alike. With ``rng`` lines and groups come in an order drawn from it."""
+    """Numbers of lines in groups whose ``lengths`` are equal, and whose second lengths are alike:
+    at most ``size`` in a group or, with ``tokens``, as many as fit with both sides, the second one
+    padded, into so many tokens (one line at least). With ``rng`` lines and groups come in an order
+    drawn from it."""
     keys = seconds.astype(np.float64)
     if rng is not None:
         keys *= rng.uniform(1, 1 + LENGTH_SPREAD, len(keys))
@@ -164,11 +177,33 @@ def group_by_length(
     groups = []
     edges = np.flatnonzero(np.diff(lengths[order])) + 1
     for run in np.split(order, edges):
-        groups += [run[k : k + size] for k in range(0, len(run), size)]
+        if tokens:
+            groups += _cut_by_tokens(run, lengths[run] + 1, seconds[run], tokens)
+        else:
+            groups += [run[k : k + size] for k in range(0, len(run), size)]
     if rng is not None:
         turns = rng.permutation(len(groups))
         groups = [groups[turn] for turn in turns]
     return [group for group in groups if len(group)]
+
+
+def _cut_by_tokens(
+    run: npt.NDArray[np.int64],
+    first: npt.NDArray[np.int64],
+    second: npt.NDArray[np.int64],
+    tokens: int,
+) -> list[npt.NDArray[np.int64]]:
+    """``run`` in parts whose number of lines times the greatest ``first`` and ``second`` lengths in
+    them stays within ``tokens``."""
+    groups, start, widest = [], 0, 0
+    for k in range(len(run)):
+        wider = max(widest, int(first[k] + second[k]))
+        if k > start and wider * (k + 1 - start) > tokens:
+            groups.append(run[start:k])
+            start, wider = k, int(first[k] + second[k])
+        widest = wider
+    groups.append(run[start:])
+    return groups
 
 
 def source_batch(lines: Sequence[Line], boundary_id: int) -> npt.NDArray[np.int64]:

@@ -10,6 +10,7 @@ remembered: the same tokens, several times as fast.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -120,12 +121,31 @@ class SubwordTokenizer:
         return tokens
 
     def _encode(self, text: str) -> list[int]:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            text = without_surrogates(text)
-        tokens: list[int] = self._processor.EncodeAsIds(text)
+        tokens: list[int] = self._processor.EncodeAsIds(_without_bad(text))
         return tokens
+
+    def encode_sampled(self, lines: Sequence[str], dropout: float, seed: int) -> list[list[int]]:
+        """The tokens of each line with merges left out by chance (BPE-dropout, Provilkov et al.
+        2020, sec. 3), the same for the same seed; of a bpe model."""
+        texts = [line if SPACE_MARK not in line else "" for line in map(_without_bad, lines)]
+        found: list[list[int]] = []
+
+        def sample() -> None:
+            # sentencepiece seeds its numbers once a thread
+            sentencepiece.set_random_generator_seed(seed % (1 << 32))
+            found.extend(
+                self._processor.SampleEncodeAsIds(text, nbest_size=-1, alpha=dropout)
+                for text in texts
+            )
+
+        thread = threading.Thread(target=sample)
+        thread.start()
+        thread.join()
+        # A U+2581 is spelled by bytes, which no merge makes.
+        return [
+            self.encode(line) if line and not text else tokens
+            for line, text, tokens in zip(lines, texts, found, strict=True)
+        ]
 
     def encode_text(self, text: str) -> Ids:
         import numpy as np
@@ -251,6 +271,14 @@ def load_model(path: Path) -> SubwordTokenizer:
         return SubwordTokenizer(data)
     except ModelError as error:
         raise DataError(f"{path}: {error}") from None
+
+
+def _without_bad(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return without_surrogates(text)
+    return text
 
 
 def _reason(error: Exception) -> str:

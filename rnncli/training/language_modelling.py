@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -43,10 +44,14 @@ class _Piece:
 
 
 def open_task(
-    config: Config, tokenizer: Tokenizer | None, runtime: Runtime, progress: Progress | None
+    config: Config,
+    tokenizers: Sequence[Tokenizer],
+    runtime: Runtime,
+    progress: Progress | None,
 ) -> Task:
-    """The task on the text that ``config`` names; ``tokenizer``: that of the run to go on with."""
-    chosen: Tokenizer | None = tokenizer
+    """The task on the text that ``config`` names; ``tokenizers``: that of the run to go on with,
+    if there is one."""
+    chosen: Tokenizer | None = next(iter(tokenizers), None)
     if chosen is None and config.tokenizer.model is not None:
         chosen = load_sentencepiece(config.tokenizer.model)
     corpus = load_corpus(config.data, chosen or config.tokenizer, progress=progress)
@@ -60,6 +65,7 @@ class LanguageModelling:
     def __init__(self, config: Config, corpus: Corpus, runtime: Runtime) -> None:
         self.config, self.corpus, self.runtime = config, corpus, runtime
         self.tokenizer: Tokenizer = corpus.tokenizer
+        self.source_tokenizer: Tokenizer | None = None
         self.quantity = NATS_A_TOKEN
         self.notes = corpus.notes
         self.train_sha256 = [stream.fingerprint for stream in corpus.train]

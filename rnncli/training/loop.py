@@ -42,7 +42,7 @@ from rnncli.training.optimizers import (
 from rnncli.training.run_folder import RunFolder
 from rnncli.training.schedule import Schedule
 from rnncli.training.signals import StopSignals
-from rnncli.training.task import Task
+from rnncli.training.task import Task, Validation
 from rnncli.training.tasks import open_task
 
 REPORT_SECONDS = 0.5
@@ -79,8 +79,8 @@ def train(
         saved = place.look(config, resume=resume, overwrite=overwrite)
         precision = config.training.precision if saved is None else saved.precision(config)
         runtime = machine.prepare(config.training.device, precision, config.training.threads)
-        tokenizer = None if saved is None else saved.tokenizer()
-        task = open_task(config, tokenizer, runtime, progress)
+        tokenizers = () if saved is None else saved.tokenizers()
+        task = open_task(config, tokenizers, runtime, progress)
         place.describe_data(task)
         # Reading the text may take long and has nothing to save: until here a signal ends it.
         with StopSignals() as stop:
@@ -112,6 +112,7 @@ class Loop:
         self.skipped = 0
         self.nonfinite_run = 0
         self.best = math.inf
+        self.best_nats = math.inf
         self.stale = 0
         self.validated_step = -1
         self.solved_step: int | None = None
@@ -172,14 +173,15 @@ class Loop:
 
     def started(self, machine_name: str, notes: tuple[str, ...]) -> Started:
         training = self.config.training
-        total = [self.task.pieces * training.epochs] if training.epochs else []
+        steps_an_epoch = math.ceil(self.task.pieces / training.accumulate)
+        total = [steps_an_epoch * training.epochs] if training.epochs else []
         total += [training.max_steps] if training.max_steps else []
         return Started(
             config=self.config,
             parameters=sum(p.numel() for p in self.parameters),
             train_tokens=self.task.train_tokens,
             valid_tokens=self.task.valid_tokens,
-            steps_an_epoch=self.task.pieces,
+            steps_an_epoch=steps_an_epoch,
             total_steps=min(total, default=0),
             engine=training.engine,
             machine=machine_name,
@@ -232,7 +234,7 @@ class Loop:
                 step=self.step,
                 epoch=self.epochs_done,
                 reason=reason,
-                best_score=self.best if math.isfinite(self.best) else math.nan,
+                best_score=self.best_nats if math.isfinite(self.best_nats) else math.nan,
                 seconds=self.seconds,
                 weights_sha256=self.place.weights_sha256(),
                 peak_bytes=machine.peak_bytes(self.task.runtime.device),
@@ -242,47 +244,64 @@ class Loop:
         )
 
     def one_step(self, window: Window) -> Skipped | None:
-        """Run a piece and move the weights; a step that is not finite leaves them alone."""
+        """Run a piece, or ``training.accumulate`` of them, and move the weights; a step that is not
+        finite leaves them alone."""
         began = time.monotonic()
         self.sampled = (
             self.config.training.sampled_softmax > 0
             and self.progress() < self.config.training.sampled_fraction
         )
         self.noise.add()
-        loss = self.task.loss(self.piece, self.sampled)
-        reason = "" if math.isfinite(loss.nats) else f"the loss is {loss.nats}"
+        stop = min(self.piece + self.config.training.accumulate, self.task.pieces)
+        tokens, nats, scale, reason = 0, 0.0, 0.0, ""
+        for piece in range(self.piece, stop):
+            if piece > self.piece:
+                self.task.accept(carry=True)
+            loss = self.task.loss(piece, self.sampled)
+            reason = "" if math.isfinite(loss.nats) else f"the loss is {loss.nats}"
+            if reason:
+                break
+            if piece == self.piece:
+                self.optimizer.zero_grad()
+            # Of several pieces each counts by its tokens; the sum is divided once, below.
+            alone = stop - self.piece == 1
+            objective = loss.objective if alone else loss.objective * loss.tokens
+            objective.backward()  # type: ignore[no-untyped-call]
+            tokens += loss.tokens
+            nats += loss.nats * loss.tokens
+            scale += loss.lr_scale * loss.tokens
+        self.noise.remove()
         norm = 0.0
         if not reason:
-            self.optimizer.zero_grad()
-            loss.objective.backward()  # type: ignore[no-untyped-call]
-        self.noise.remove()
-        if not reason:
-            self.penalty.add_gradients()
             gradients = [p.grad for p in self.parameters if p.grad is not None]
+            if not alone:
+                torch._foreach_div_(gradients, float(max(1, tokens)))
+            self.penalty.add_gradients()
             norm = gradient_norm(gradients)
             if not math.isfinite(norm):
                 reason = f"the gradient's norm is {norm}"
         if reason:
-            return self._skip(reason)
+            return self._skip(reason, stop)
         clip(gradients, norm, self.config.optimizer)
-        rate = self.config.optimizer.lr * loss.lr_scale
+        rate = self.config.optimizer.lr * (scale / max(1, tokens))
         rate *= self.schedule.factor(self.step, self.epoch, self.progress())
         self.optimizer.lr = rate
         self.optimizer.step()
         self.averaging.update()
         self.task.accept(carry=True)
-        self.step, self.piece, self.nonfinite_run = self.step + 1, self.piece + 1, 0
-        window.add(loss.nats, loss.tokens, norm, rate)
-        self._trained_tokens += loss.tokens
+        self.step, self.piece, self.nonfinite_run = self.step + 1, stop, 0
+        window.add(nats, tokens, norm, rate)
+        self._trained_tokens += tokens
         self._trained_seconds += time.monotonic() - began
         return None
 
-    def _skip(self, reason: str) -> Skipped:
+    def _skip(self, reason: str, stop: int) -> Skipped:
+        """Leave out the pieces up to ``stop``."""
         batch = self.task.describe(self.piece)
         event = Skipped(self.step, self.epochs_done, batch, reason)
         self.place.record(event)
         self.skipped, self.nonfinite_run = self.skipped + 1, self.nonfinite_run + 1
-        self.step, self.piece = self.step + 1, self.piece + 1
+        self.step, self.piece = self.step + 1, stop
         if self.nonfinite_run >= PATIENT_NONFINITE_STEPS:
             raise Diverged(
                 f"{self.nonfinite_run} steps in a row were not finite, the last at step "
@@ -323,12 +342,13 @@ class Loop:
         if validation is not None:
             score = validation.nats / validation.tokens
             self.averaging.validated(score)
-            self.schedule.validated(score, self.best)
+            self.schedule.validated(score, self.best_nats)
+            measured = self._criterion(validation, score)
             if validation.solved and self.solved_step is None:
                 self.solved_step = self.step
-            best = score < self.best or validation.solved
+            best = measured < self.best or validation.solved
             self.stale = 0 if best else self.stale + 1
-            self.best = min(self.best, score)
+            self.best, self.best_nats = min(self.best, measured), min(self.best_nats, score)
         if best:
             scores: dict[str, float] = {}
             if validation is not None:
@@ -356,6 +376,13 @@ class Loop:
         yield self.place.record(Sample(self.step, text))
         yield self._save(best)
 
+    def _criterion(self, validation: Validation, loss: float) -> float:
+        """What the best model has least of."""
+        name = self.config.training.best_by
+        if name == "loss":
+            return loss
+        return validation.scores[name] * (1 if name == "token_error_rate" else -1)
+
     def _weights_are_finite(self) -> bool:
         return all(bool(torch.isfinite(w).all()) for w in self.parameters)
 
@@ -374,8 +401,8 @@ class Window:
         self.lr = 0.0
         self.began = time.monotonic()
 
-    def add(self, mean_nats: float, tokens: int, norm: float, lr: float) -> None:
-        self.nats += mean_nats * tokens
+    def add(self, nats: float, tokens: int, norm: float, lr: float) -> None:
+        self.nats += nats
         self.tokens += tokens
         self.norm, self.lr = norm, lr
 

@@ -55,7 +55,10 @@ class _Part:
 
 
 def open_task(
-    config: Config, tokenizer: Tokenizer | None, runtime: Runtime, progress: Progress | None
+    config: Config,
+    tokenizers: Sequence[Tokenizer],
+    runtime: Runtime,
+    progress: Progress | None,
 ) -> Task:
     """The task on the music that ``config`` names; music has no tokenizer."""
     if config.training.state != "reset":
@@ -92,6 +95,7 @@ class MusicTask:
     ) -> None:
         self.config, self.runtime, self.notes = config, runtime, notes
         self.tokenizer: Tokenizer | None = None
+        self.source_tokenizer: Tokenizer | None = None
         self.quantity = NATS_A_FRAME
         self.train_sha256 = [music.fingerprint for music in train]
         self.valid_sha256 = valid.fingerprint if valid is not None else ""

@@ -35,10 +35,10 @@ def plan(config: Config) -> list[Row]:
     """
     training = config.training
     runtime = machine.prepare(training.device, training.precision, training.threads)
-    task = open_task(config, None, runtime, None)
+    task = open_task(config, (), runtime, None)
     with tempfile.TemporaryDirectory() as scratch:  # a step that is not finite is recorded there
         loop = Loop(config, task, RunFolder(Path(scratch)), StopSignals(), time.monotonic())
-        pieces = task.pieces
+        pieces = math.ceil(task.pieces / training.accumulate)
         step_seconds, tokens = _time_steps(loop)
     return [
         *_model_rows(config, task, loop),
@@ -63,7 +63,7 @@ def _time_steps(loop: Loop) -> tuple[float, float]:
         finite += loop.one_step(window) is None
         seconds.append(time.monotonic() - began)
         loop.nonfinite_run = 0  # a run would end, a plan goes on
-    tokens = window.tokens / finite if finite else loop.task.train_tokens / loop.task.pieces
+    tokens = window.tokens / finite if finite else loop.task.train_tokens / max(1, loop.task.pieces)
     return statistics.median(seconds), tokens
 
 

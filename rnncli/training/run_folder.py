@@ -108,11 +108,14 @@ class SavedRun:
         """The one that the run began with: what ``auto`` means is measured, and must not change."""
         return str(self.values.get("precision", config.training.precision))
 
-    def tokenizer(self) -> Tokenizer | None:
-        if "text.tokenizer" not in self.tensors:
-            return None
-        data = bytes(self.tensors["text.tokenizer"].numpy())
-        return tokenizer_from_bytes(self.values["tokenizer_kind"], data)
+    def tokenizers(self) -> tuple[Tokenizer, ...]:
+        """That of the run, and that of a source with a vocabulary of its own; none without text."""
+        found = []
+        for name in ("tokenizer", "source_tokenizer"):
+            if f"text.{name}" in self.tensors:
+                data = bytes(self.tensors[f"text.{name}"].numpy())
+                found.append(tokenizer_from_bytes(self.values[f"{name}_kind"], data))
+        return tuple(found)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose names begin with ``prefix``, without it."""
@@ -147,6 +150,7 @@ class SavedRun:
         loop.skipped, loop.nonfinite_run = values["skipped"], values["nonfinite_run"]
         loop.stale, loop.schedule.decays = values["stale"], values["decays"]
         loop.best = math.inf if values["best"] is None else values["best"]
+        loop.best_nats = math.inf if values["best_nats"] is None else values["best_nats"]
         loop.seconds_before, loop.valid_seconds = values["seconds"], values["valid_seconds"]
         loop.began = time.monotonic()
         loop.task.begin_epoch(loop.epoch)
@@ -218,6 +222,7 @@ class RunFolder:
             self.folder / MODEL_FILE,
             config=loop.config,
             tokenizer=loop.task.tokenizer,
+            source_tokenizer=loop.task.source_tokenizer,
             weights=loop.model.state_dict(),
             scores=scores,
             provenance={
@@ -233,11 +238,15 @@ class RunFolder:
         return read_header(self.folder / MODEL_FILE).weights_sha256
 
     def write_training_state(self, loop: Loop) -> None:
-        tokenizer = loop.task.tokenizer
+        tokenizers = {
+            "tokenizer": loop.task.tokenizer,
+            "source_tokenizer": loop.task.source_tokenizer,
+        }
         tensors: dict[str, Tensor] = {"rng.cpu": torch.get_rng_state()}
-        if tokenizer is not None:
-            data = bytearray(tokenizer.to_bytes())
-            tensors["text.tokenizer"] = torch.frombuffer(data, dtype=torch.uint8)
+        for name, tokenizer in tokenizers.items():
+            if tokenizer is not None:
+                data = bytearray(tokenizer.to_bytes())
+                tensors[f"text.{name}"] = torch.frombuffer(data, dtype=torch.uint8)
         if torch.cuda.is_available():
             tensors["rng.cuda"] = torch.cuda.get_rng_state()
         for prefix, part in (
@@ -248,7 +257,7 @@ class RunFolder:
         ):
             tensors |= {f"{prefix}.{name}": tensor for name, tensor in part.items()}
         values = {
-            "tokenizer_kind": "" if tokenizer is None else tokenizer.kind,
+            **{f"{name}_kind": one.kind if one else "" for name, one in tokenizers.items()},
             "config": loop.config.to_dict(),
             "precision": str(loop.task.runtime.dtype).removeprefix("torch."),
             "train_sha256": self.train_sha256,
@@ -259,6 +268,7 @@ class RunFolder:
             "skipped": loop.skipped,
             "nonfinite_run": loop.nonfinite_run,
             "best": loop.best if math.isfinite(loop.best) else None,
+            "best_nats": loop.best_nats if math.isfinite(loop.best_nats) else None,
             "stale": loop.stale,
             "validated_step": loop.validated_step,
             "solved_step": loop.solved_step,

@@ -19,7 +19,7 @@ from rnncli.sections import ModelConfig
 from rnncli.text.corpus import load_corpus
 from rnncli.text.music import KEYS
 from rnncli.text.tokenizers import load_sentencepiece
-from rnncli.training.translation import make_tokenizer, read_text
+from rnncli.training.translation import make_tokenizers, read_text
 
 NEAR = 0.01
 """Among the sizes that are off by no more than this share, the roundest is taken: products of a
@@ -46,8 +46,8 @@ def model_maker(config: Config) -> Maker:
         problem = open_problem(config)
         return lambda model: SequenceReader(model, problem.inputs, problem.outputs)
     if config.task == "translate":
-        words = make_tokenizer(config, read_text(config.data)[0]).vocab_size
-        return lambda model: EncoderDecoder(model, words)
+        words, *own = (t.vocab_size for t in make_tokenizers(config, read_text(config.data)[0]))
+        return lambda model: EncoderDecoder(model, words, *own)
     given = config.tokenizer.model
     tokenizer = config.tokenizer if given is None else load_sentencepiece(given)
     vocab_size = load_corpus(config.data, tokenizer).tokenizer.vocab_size

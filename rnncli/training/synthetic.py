@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,10 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
 
 
 def open_task(
-    config: Config, tokenizer: Tokenizer | None, runtime: Runtime, progress: Progress | None
+    config: Config,
+    tokenizers: Sequence[Tokenizer],
+    runtime: Runtime,
+    progress: Progress | None,
 ) -> Task:
     """The problem that ``config.task`` names. Raises UsageError for settings that it has no use
     for, and for truncated backpropagation."""
@@ -126,6 +129,7 @@ class Synthetic:
     def __init__(self, config: Config, runtime: Runtime) -> None:
         self.config, self.runtime = config, runtime
         self.tokenizer: Tokenizer | None = None
+        self.source_tokenizer: Tokenizer | None = None
         self.problem = open_problem(config)
         adding = config.task == "synthetic:adding"
         self.quantity = SQUARED_ERROR if adding else NATS_A_SYMBOL

@@ -38,11 +38,12 @@ class Task(Protocol):
     """What a task gives the loop. Epochs are cut into ``pieces``, numbered from 0.
 
     ``quantity`` is what its losses are, and what one is counted for: ``train_tokens`` and
-    ``valid_tokens`` are so many of those. ``tokenizer`` is None where there is no text. The data
-    is told by its fingerprints (SHA-256 in hexadecimal), ``train_sha256`` and ``valid_sha256``
-    (empty for none); ``notes`` are sentences about it for the user. For an estimate of the work:
-    ``batch_text`` says how large a piece is, in words, ``positions`` how many predictions the
-    usual one holds, and ``outputs`` how many numbers the output layer gives for each.
+    ``valid_tokens`` are so many of those. ``tokenizer`` is None where there is no text, and
+    ``source_tokenizer`` where no source has a vocabulary of its own. The data is told by its
+    fingerprints (SHA-256 in hexadecimal), ``train_sha256`` and ``valid_sha256`` (empty for none);
+    ``notes`` are sentences about it for the user. For an estimate of the work: ``batch_text`` says
+    how large a piece is, in words, ``positions`` how many predictions the usual one holds, and
+    ``outputs`` how many numbers the output layer gives for each.
     """
 
     runtime: Runtime
@@ -58,6 +59,9 @@ class Task(Protocol):
 
     @property
     def tokenizer(self) -> Tokenizer | None: ...
+
+    @property
+    def source_tokenizer(self) -> Tokenizer | None: ...
 
     @property
     def positions(self) -> int: ...

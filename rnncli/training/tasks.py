@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -30,7 +30,7 @@ DEFAULTS = {
 """Files with a function ``choose``, of tasks whose settings follow from their data."""
 
 REQUIRED: dict[str, dict[str, Any]] = {
-    "translate": {"training.state": "reset"},
+    "translate": {"training.state": "reset", "model.attention": "general"},
     "music": {"training.state": "reset"},
 }
 """Settings that a task cannot do without, and that are not every task's."""
@@ -47,13 +47,17 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
 
 
 def open_task(
-    config: Config, tokenizer: Tokenizer | None, runtime: Runtime, progress: Progress | None
+    config: Config,
+    tokenizers: Sequence[Tokenizer],
+    runtime: Runtime,
+    progress: Progress | None,
 ) -> Task:
     """The task that ``config.task`` names, its data read, its model fresh from ``config.seed``.
 
-    ``tokenizer``: that of the run to go on with, None for a new one. Raises FileError and DataError
+    ``tokenizers``: that of the run to go on with, and that of its source if it has one; none for a
+    new run. Raises FileError and DataError
     for data that cannot be used, UsageError for a model that the task cannot have.
     """
     module = import_module(f"rnncli.training.{MODULES[config.task.partition(':')[0]]}")
-    task: Task = module.open_task(config, tokenizer, runtime, progress)
+    task: Task = module.open_task(config, tokenizers, runtime, progress)
     return task

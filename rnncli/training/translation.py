@@ -6,7 +6,7 @@ The sources of a batch have one length, so that none is padded; targets are of l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rnncli.config import Config
 from rnncli.errors import DataError, UsageError
-from rnncli.evaluation.translation import bleu_and_chrf
+from rnncli.evaluation.translation import bleu_and_chrf, exact_match, token_error_rate
 from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.nn.softmax import SampledVocabulary
 from rnncli.nn.stack import Run
@@ -25,6 +25,7 @@ from rnncli.text.batching import weighted_items
 from rnncli.text.corpus import Progress
 from rnncli.text.pairs import (
     EncodedPairs,
+    Line,
     Pair,
     PairFiles,
     encode_pairs,
@@ -34,7 +35,8 @@ from rnncli.text.pairs import (
     source_batch,
     target_batch,
 )
-from rnncli.text.tokenizers import Tokenizer, load_sentencepiece, train_tokenizer
+from rnncli.text.subword import SubwordTokenizer
+from rnncli.text.tokenizers import Tokenizer, train_tokenizer
 from rnncli.training.events import NATS_A_TOKEN
 from rnncli.training.task import Loss, Task, Validation
 from rnncli.translation import SearchOptions, Translator
@@ -44,10 +46,13 @@ SAMPLES = 3
 
 
 def open_task(
-    config: Config, tokenizer: Tokenizer | None, runtime: Runtime, progress: Progress | None
+    config: Config,
+    tokenizers: Sequence[Tokenizer],
+    runtime: Runtime,
+    progress: Progress | None,
 ) -> Task:
-    """The task on the parallel text that ``config`` names; ``tokenizer``: that of the run to go on
-    with. Both sides have one vocabulary."""
+    """The task on the parallel text that ``config`` names; ``tokenizers``: those of the run to go
+    on with, as ``make_tokenizers`` gives them."""
     if config.training.state != "reset":
         raise UsageError(
             f"training.state: {config.training.state!r} is for running text, and every pair begins "
@@ -60,9 +65,9 @@ def open_task(
             "bptt = 0 and bptt_variable = false"
         )
     train, valid, notes = read_text(config.data)
-    tokenizer = tokenizer or make_tokenizer(config, train)
+    tokenizers = tokenizers or make_tokenizers(config, train)
     torch.manual_seed(config.seed)
-    return Translation(config, train, valid, tokenizer, runtime, notes)
+    return Translation(config, train, valid, tokenizers, runtime, notes)
 
 
 def read_text(data: DataConfig) -> tuple[list[list[Pair]], list[Pair] | None, list[str]]:
@@ -90,12 +95,16 @@ def read_text(data: DataConfig) -> tuple[list[list[Pair]], list[Pair] | None, li
     return train, valid, notes
 
 
-def make_tokenizer(config: Config, train: Iterable[Iterable[Pair]]) -> Tokenizer:
-    """One vocabulary for both sides, of the training pairs alone."""
-    kind = config.tokenizer
-    if kind.model is not None:
-        return load_sentencepiece(kind.model)
-    return train_tokenizer(kind, (text for pairs in train for pair in pairs for text in pair))
+def make_tokenizers(config: Config, train: Sequence[Sequence[Pair]]) -> tuple[Tokenizer, ...]:
+    """Of the training pairs alone: one vocabulary for both sides; or that of the targets, and that
+    of the sources."""
+    every = [pair for pairs in train for pair in pairs]
+    if config.source_tokenizer is None:
+        return (train_tokenizer(config.tokenizer, (text for pair in every for text in pair)),)
+    return (
+        train_tokenizer(config.tokenizer, (target for _, target in every)),
+        train_tokenizer(config.source_tokenizer, (source for source, _ in every)),
+    )
 
 
 class Translation:
@@ -106,22 +115,40 @@ class Translation:
         config: Config,
         train: list[list[Pair]],
         valid: list[Pair] | None,
-        tokenizer: Tokenizer,
+        tokenizers: Sequence[Tokenizer],
         runtime: Runtime,
         notes: list[str],
     ) -> None:
+        """``tokenizers``: as ``make_tokenizers`` gives them."""
         self.config, self.runtime = config, runtime
+        tokenizer, *own = tokenizers
         self._tokenizer = tokenizer
+        self.source_tokenizer: Tokenizer | None = own[0] if own else None
+        self._of_source = self.source_tokenizer or tokenizer
         self.quantity = NATS_A_TOKEN
         reverse = config.model.reverse_source
         self._train = [
-            encode_pairs(p, tokenizer, max_length=config.data.max_length, reverse=reverse)
+            encode_pairs(
+                p, self._of_source, tokenizer, max_length=config.data.max_length, reverse=reverse
+            )
             for p in train
         ]
+        self._sampled: list[list[Pair]] = []
+        if config.regularization.subword_dropout:
+            for one in (tokenizer, self._of_source):
+                if one.kind != "bpe":
+                    raise UsageError(
+                        f"regularization.subword_dropout: merges are left out of bpe, not of "
+                        f"{one.kind}; use tokenizer.kind = 'bpe' or subword_dropout = 0"
+                    )
+            self._sampled = [
+                [p[number] for number in encoded.kept]
+                for p, encoded in zip(train, self._train, strict=True)
+            ]
         self._valid_text = valid or []
         self._valid: EncodedPairs | None = None
         if valid is not None:
-            self._valid = encode_pairs(valid, tokenizer, reverse=reverse)
+            self._valid = encode_pairs(valid, self._of_source, tokenizer, reverse=reverse)
         if not any(map(len, self._train)):
             raise DataError(
                 f"data.max_length: every training pair has more than {config.data.max_length} "
@@ -138,9 +165,12 @@ class Translation:
         self.valid_sha256 = self._valid.fingerprint if self._valid else ""
         self.train_tokens = sum(pairs.target_tokens for pairs in self._train)
         self.valid_tokens = self._valid.target_tokens if self._valid else 0
-        self._model = EncoderDecoder(config.model, tokenizer.vocab_size)
-        for stack in (self._model.encoder, self._model.decoder):
-            stack.require_engine(config.training.engine)
+        self._model = EncoderDecoder(
+            config.model, tokenizer.vocab_size, own[0].vocab_size if own else None
+        )
+        for stack in (self._model.encoder, self._model.decoder, self._model.upper):
+            if stack is not None:
+                stack.require_engine(config.training.engine)
         counts = self._token_counts()
         self._model.output.start_from(counts)
         self._model.to(runtime.device)
@@ -149,10 +179,14 @@ class Translation:
         if config.training.sampled_softmax:
             size = config.training.sampled_softmax
             self.sampling = SampledVocabulary(counts, size, runtime.device)
-        self.batch_text = f"{config.training.batch_size} pairs"
+        self.batch_text = (
+            f"{config.training.batch_tokens} tokens"
+            if config.training.batch_tokens
+            else f"{config.training.batch_size} pairs"
+        )
         self.outputs = tokenizer.vocab_size
         self.pieces = 0
-        self._epoch: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
+        self._epoch: list[tuple[Line, Line]] = []
         self._batches: list[npt.NDArray[np.int64]] = []
 
     @property
@@ -181,14 +215,32 @@ class Translation:
 
     def begin_epoch(self, epoch: int) -> None:
         rng = np.random.default_rng([self.config.seed, epoch])
-        both = [list(zip(p.sources, p.targets, strict=True)) for p in self._train]
+        if self._sampled:
+            both = [self._sample(pairs, int(rng.integers(1 << 32))) for pairs in self._sampled]
+        else:
+            both = [list(zip(p.sources, p.targets, strict=True)) for p in self._train]
         self._epoch = weighted_items(both, self.config.data.weights, rng)
         if not self._epoch:
             raise DataError("data.weights leave nothing to train on; raise them")
         lengths = np.array([len(source) for source, _ in self._epoch], np.int64)
         seconds = np.array([len(target) + 1 for _, target in self._epoch], np.int64)
-        self._batches = group_by_length(lengths, seconds, self.config.training.batch_size, rng)
+        training = self.config.training
+        self._batches = group_by_length(
+            lengths, seconds, training.batch_size, rng, training.batch_tokens
+        )
         self.pieces = len(self._batches)
+
+    def _sample(self, pairs: Sequence[Pair], seed: int) -> list[tuple[Line, Line]]:
+        """The pairs in subwords drawn by chance."""
+        rate, reverse = self.config.regularization.subword_dropout, self.config.model.reverse_source
+        sides: list[list[Line]] = []
+        for tokenizer, column in ((self._of_source, 0), (self._tokenizer, 1)):
+            assert isinstance(tokenizer, SubwordTokenizer)
+            lines = tokenizer.encode_sampled([p[column] for p in pairs], rate, seed + column)
+            sides.append([np.array(line, np.int64) for line in lines])
+        if reverse:
+            sides[0] = [line[::-1].copy() for line in sides[0]]
+        return list(zip(*sides, strict=True))
 
     def loss(self, piece: int, sampled: bool) -> Loss:
         pairs = [self._epoch[number] for number in self._batches[piece]]
@@ -200,11 +252,9 @@ class Translation:
         )  # fmt: skip
         return Loss(nats + extra, float(nats.detach()), int(mask.sum()), 1.0)
 
-    def _tensors(
-        self, pairs: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _tensors(self, pairs: list[tuple[Line, Line]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         boundary = self._tokenizer.boundary_id
-        source = source_batch([left for left, _ in pairs], boundary)
+        source = source_batch([left for left, _ in pairs], self._of_source.boundary_id)
         arrays = (source, *target_batch([right for _, right in pairs], boundary))
         tensors = [torch.from_numpy(array).to(self.runtime.device) for array in arrays]
         return tensors[0], tensors[1], tensors[2], tensors[3]
@@ -230,8 +280,14 @@ class Translation:
                 each = self.model.nats(source, inputs, targets, self.run_as)
                 nats += float(each[mask].sum(dtype=torch.float64))
         translations = self._translator().best(self._sources())
-        bleu, chrf = bleu_and_chrf(translations, [target for _, target in self._valid_text])
-        scores = {"bleu": bleu.value, "chrf": chrf.value}
+        references = [target for _, target in self._valid_text]
+        bleu, chrf = bleu_and_chrf(translations, references)
+        scores = {
+            "bleu": bleu.value,
+            "chrf": chrf.value,
+            "exact_match": exact_match(translations, references),
+            "token_error_rate": token_error_rate(translations, references),
+        }
         return Validation(nats, self._valid.target_tokens, scores)
 
     def _sources(self) -> list[str]:
@@ -241,6 +297,7 @@ class Translation:
         return Translator(
             [self.model], self._tokenizer, SearchOptions(beam_size=1, batch_size=64),
             reverse_source=self.config.model.reverse_source,
+            source_tokenizer=self.source_tokenizer,
         )  # fmt: skip
 
     def sample(self) -> str:

@@ -58,6 +58,13 @@ def test_sources_read_backward_are_shown_forward(tmp_path: Path) -> None:
     assert backward.weights != pytest.approx(forward.weights)
 
 
+def test_a_source_has_its_own_pieces(tmp_path: Path) -> None:
+    models = load_translators([tiny_translator(tmp_path, source_text="der Kater sat")])
+    one = align(models, "der cat sat", found((2,)))
+    assert one.source == ("der", "<unk>", "sat", "</s>")
+    assert one.target == ("the", "</s>")
+
+
 def test_several_models_and_one_that_looks_nowhere(tmp_path: Path) -> None:
     paths = [tiny_translator(tmp_path / str(k), seed=k) for k in range(2)]
     both = load_translators(paths)

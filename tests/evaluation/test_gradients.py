@@ -307,7 +307,7 @@ def test_a_runs_configuration_gives_the_model_that_the_run_began_with(tmp_path: 
     )  # fmt: skip
     saved = tmp_path / "config.toml"
     saved.write_text(config.to_toml())
-    task = open_task(config, None, prepare(threads=1), None)
+    task = open_task(config, (), prepare(threads=1), None)
     subject = open_subject(str(saved), str(text), READING)
     weights, found = task.model.state_dict(), subject.model.state_dict()
     assert weights.keys() == found.keys()

@@ -23,6 +23,7 @@ KINDS: tuple[dict[str, Any], ...] = (
     {"attention": "none", "bridge": "last", "direction": "forward", "reverse_source": True},
     {"attention": "additive", "look_up": "before"},
     {"attention": "dot", "look_up": "feeding", "layers": 2, "direction": "forward"},
+    {"look_up": "layers", "layers": 2, "source_text": "der Kater the cat sat"},
 )
 PAIRS = [
     ("the cat sat", "sat mat"),
@@ -46,9 +47,10 @@ def stepped(models: list[LoadedTranslator], source: str, target: str) -> list[fl
     tokenizer, reverse = models[0].tokenizer, models[0].config.model.reverse_source
     each = [one.model for one in models]
     stepper: AnyStepper = each[0] if len(each) == 1 else Ensemble(each)
-    ids = tokenizer.encode(source)
+    reader = models[0].source_tokenizer or tokenizer
+    ids = reader.encode(source)
     boundary = tokenizer.boundary_id
-    x = torch.tensor([*(ids[::-1] if reverse else ids), boundary]).unsqueeze(1)
+    x = torch.tensor([*(ids[::-1] if reverse else ids), reader.boundary_id]).unsqueeze(1)
     state, last, nats = stepper.start(x, 1), boundary, []
     for token in (*tokenizer.encode(target), boundary):
         logits, state = stepper.step(torch.tensor([last]), state)

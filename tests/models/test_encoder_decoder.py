@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rnncli.errors import UsageError
 from rnncli.models.encoder_decoder import EncoderDecoder
+from rnncli.models.prepared_decoder import prepare_decoder
 from rnncli.nn.stack import Run
 from rnncli.sections import ModelConfig, RegularizationConfig
 
@@ -26,6 +27,11 @@ KINDS: tuple[dict[str, Any], ...] = (
     {"cell": "gru", "attention": "additive", "look_up": "before", "layers": 1},
     {"attention": "general", "look_up": "feeding", "direction": "bidirectional", "tied": True},
     {"cell": "gru", "attention": "dot", "look_up": "between", "bridge": "zero", "layers": 1},
+    {"cell": "gru", "attention": "additive", "look_up": "between", "coverage": True},
+    {"attention": "additive", "look_up": "feeding", "coverage": True, "encoder_layers": 1},
+    {"attention": "general", "encoder_layers": 3, "shared_embedding": True},
+    {"attention": "general", "look_up": "layers", "layers": 3, "residual": "add", "tied": True},
+    {"cell": "gru", "attention": "additive", "look_up": "layers", "readout": "maxout"},
 )
 
 
@@ -33,7 +39,16 @@ def make(**config: Any) -> EncoderDecoder:
     torch.manual_seed(0)
     sizes = {"layers": 2, "hidden_size": 6, "embedding_size": 4, "init": "normal"}
     model = EncoderDecoder(ModelConfig(**{**sizes, "init_scale": 0.5, **config}), V).double()
+    spread(model)
     return model.eval()
+
+
+def spread(model: EncoderDecoder) -> None:
+    """Parameters that begin at zero do not stay there."""
+    generator = torch.Generator().manual_seed(7)
+    for weight in model.parameters():
+        if not weight.any():
+            weight.data.normal_(generator=generator)
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:
@@ -88,6 +103,48 @@ def test_the_state_goes_with_its_rows(config: dict[str, Any]) -> None:
     torch.testing.assert_close(mine, whole[rows])
 
 
+@pytest.mark.parametrize("config", KINDS, ids=str)
+@pytest.mark.parametrize(
+    "chosen",
+    [[[0, 0, 1, 1, 2, 2], [1, 0, 2, 2, 4, 5], [2, 2, 5, 4]], [[2, 1], [0, 1, 1]], [[1, 1]]],
+)
+def test_rows_of_one_source_share_its_annotations(
+    config: dict[str, Any], chosen: list[list[int]]
+) -> None:
+    """What beams select: each row goes on as it would alone, and the annotations of a source are
+    there once for its rows as long as every source has as many."""
+    model = make(**config)
+    source, inputs, _ = batch()
+    with torch.no_grad():
+        state = model.start(source, B)
+        lines = [model.start(source[:, [k]], 1) for k in range(B)]
+        for t, rows in enumerate(chosen):
+            state = state.select(torch.tensor(rows))
+            lines = [lines[row] for row in rows]
+            tokens = inputs[t].repeat(3)[: len(rows)]
+            logits, state = model.step(tokens, state)
+            for k in range(len(rows)):
+                alone, lines[k] = model.step(tokens[k : k + 1], lines[k])
+                torch.testing.assert_close(logits[k : k + 1], alone)
+        if len(chosen) == 3:
+            assert len(state.memory) == 2
+
+
+@pytest.mark.parametrize("config", KINDS, ids=str)
+def test_prepared_weights_give_the_models_own_step(config: dict[str, Any]) -> None:
+    model = make(**config).float()
+    source, inputs, _ = batch()
+    for precision, tolerance in (("float32", 1e-5), ("int8", 0.3)):
+        with torch.inference_mode():
+            prepared = prepare_decoder(model, precision)
+            mine, its = prepared.start(source, B), model.start(source, B)
+            for t in range(T):
+                logits, mine = prepared.step(inputs[t], mine)
+                expected, its = model.step(inputs[t], its)
+                assert (logits - expected).abs().max() < tolerance
+                assert logits.std() > 0.01
+
+
 @pytest.mark.parametrize(
     "config", [k for k in KINDS if k.get("attention", "none") != "none"], ids=str
 )
@@ -105,8 +162,8 @@ def test_attention_weights_are_those_that_the_decoder_used(config: dict[str, Any
         seen = []
         forward = type(attention).scores
 
-        def spy(self: Any, queries: Tensor, keys: Tensor) -> Tensor:
-            found = forward(self, queries, keys)
+        def spy(self: Any, queries: Tensor, keys: Tensor, covered: Tensor | None = None) -> Tensor:
+            found = forward(self, queries, keys, covered)
             seen.append(torch.softmax(found, 2)[:, 0])
             return found
 
@@ -181,7 +238,7 @@ def test_attention_in_the_decoder_is_the_published_one(look_up: str) -> None:
     with torch.no_grad():
         _, state = model.step(inputs[0], model.start(source, B))
         logits, _ = model.step(inputs[1], state)
-        out, h, memory, keys = state.layers.layers[0]
+        (out, h), memory, keys = state.layers.layers[0], state.memory, state.keys
 
         def gru(cell: torch.nn.Module, read: Tensor, h: Tensor) -> Tensor:
             r_x, z_x, n_x = read.chunk(3, 1)

@@ -68,9 +68,9 @@ def test_what_files_there_must_be() -> None:
 def test_length_filter_and_reversal() -> None:
     tokenizer = train_tokenizer(TokenizerConfig(kind="word"), ["a b c", "x y z w"])
     pairs = [("a b c", "x"), ("a", "x y z w"), ("b", "y")]
-    plain = encode_pairs(pairs, tokenizer, max_length=3)
+    plain = encode_pairs(pairs, tokenizer, tokenizer, max_length=3)
     assert (len(plain), plain.dropped, plain.target_tokens) == (2, 1, 4)
-    backward = encode_pairs(pairs, tokenizer, reverse=True)
+    backward = encode_pairs(pairs, tokenizer, tokenizer, reverse=True)
     assert backward.sources[0].tolist() == plain.sources[0][::-1].tolist()
     assert backward.targets[0].tolist() == plain.targets[0].tolist()
 
@@ -86,6 +86,25 @@ def test_groups_hold_every_line_once_and_one_length(sizes: list[tuple[int, int]]
     for group in groups:
         assert 1 <= len(group) <= 4
         assert len(set(lengths[group].tolist())) == 1
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 9)), max_size=60), st.integers(1, 60))
+def test_groups_by_tokens_hold_no_more(sizes: list[tuple[int, int]], tokens: int) -> None:
+    """Of both sides, the source's end counted and the second side padded; or one line alone. The
+    line that begins the next group of its length would not have fitted."""
+    lengths, seconds = (np.array([pair[side] for pair in sizes], np.int64) for side in (0, 1))
+    groups = group_by_length(lengths, seconds, 4, None, tokens)
+    assert sorted(number for group in groups for number in group) == list(range(len(sizes)))
+
+    def padded(group: list[int]) -> int:
+        return len(group) * (int(lengths[group[0]]) + 1 + int(seconds[group].max()))
+
+    for group, after in zip(groups, [*groups[1:], None], strict=False):
+        assert len(set(lengths[group])) == 1
+        assert len(group) == 1 or padded(list(group)) <= tokens
+        if after is not None and lengths[after[0]] == lengths[group[0]]:
+            assert padded([*group, after[0]]) > tokens
 
 
 def test_batches() -> None:

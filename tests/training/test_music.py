@@ -51,7 +51,7 @@ def tunes(tmp_path: Path) -> Path:
 
 
 def opened(config: Config) -> MusicTask:
-    task = open_task(config, None, prepare("cpu", "float32", 1), None)
+    task = open_task(config, (), prepare("cpu", "float32", 1), None)
     assert isinstance(task, MusicTask)
     return task
 

@@ -141,7 +141,7 @@ def test_every_batch_is_new_and_depends_on_seed_and_number_alone():
 )
 def test_settings_without_a_meaning_are_refused(values, message):
     with pytest.raises(UsageError, match=message):
-        open_task(config("order").with_values(values), None, prepare(threads=1), None)
+        open_task(config("order").with_values(values), (), prepare(threads=1), None)
 
 
 def test_defaults_give_way_to_what_is_set():

@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from rnncli.averaging import average_models
+from rnncli.checkpoint import read_header, read_model
 from rnncli.config import Config
 from rnncli.errors import DataError, UsageError
 from rnncli.loading import load_translators
-from rnncli.training.events import EvalReport
+from rnncli.runtime import prepare
+from rnncli.training.events import EvalReport, Finished
+from rnncli.training.task import Validation
+from rnncli.training.translation import Translation, open_task
 from rnncli.translation import SearchOptions, Translator
 from tests.training.runs import TINY, Killed, assert_same_state, at_step, kill, run
 
@@ -48,7 +54,10 @@ def config(pairs: Path, **more: Any) -> Config:
 
 def translate(folder: Path, lines: list[str], **options: Any) -> list[str]:
     (one,) = load_translators([folder])
-    found = Translator([one.model], one.tokenizer, SearchOptions(**options))(lines)
+    found = Translator(
+        [one.model], one.tokenizer, SearchOptions(**options),
+        source_tokenizer=one.source_tokenizer,
+    )(lines)  # fmt: skip
     return [hypotheses[0].text if hypotheses else "" for hypotheses in found]
 
 
@@ -64,6 +73,95 @@ def test_reversal_is_learned_and_read_back(tmp_path: Path) -> None:
         for batch_size in (1, 7):
             found = translate(tmp_path / "run", lines, beam_size=beam_size, batch_size=batch_size)
             assert found == expected
+
+
+def test_each_side_may_have_a_vocabulary_of_its_own(tmp_path: Path) -> None:
+    """Sources by character, targets by word: the end of a line has another number on each side."""
+    settings = config(
+        write_pairs(tmp_path / "p.tsv"), training__epochs=8, source_tokenizer__kind="char",
+        model__tied=True, model__encoder_layers=2, model__coverage=True, model__look_up="between",
+        model__attention="additive", model__cell="gru", training__batch_tokens=300,
+    )  # fmt: skip
+    run(settings, tmp_path / "run")
+    (one,) = load_translators([tmp_path / "run"])
+    assert one.source_tokenizer is not None
+    assert one.source_tokenizer.kind == "char"
+    assert len(one.model.source_embedding.weight) == one.source_tokenizer.vocab_size
+    assert len(one.model.target_embedding.weight) == one.tokenizer.vocab_size
+    assert one.model.encoder.cells_a_layer * 2 == len(one.model.encoder.cells)
+    assert translate(tmp_path / "run", ["six two", "one two three"]) == ["TWO SIX", "THREE TWO ONE"]
+    average_models([tmp_path / "run", tmp_path / "run"], tmp_path / "mean.safetensors")
+    assert translate(tmp_path / "mean.safetensors", ["six two"]) == ["TWO SIX"]
+    header = read_header(tmp_path / "run")
+    assert (header.tokenizer_kind, header.source_tokenizer_kind) == ("word", "char")
+    assert header.source_vocab_size == one.source_tokenizer.vocab_size
+
+
+def test_the_best_model_is_the_one_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses fall while the scores are 3, 5, 4: by loss the last model is kept, by BLEU the second,
+    by error rate the first."""
+    pairs = write_pairs(tmp_path / "p.tsv", 80)
+    for name, kept in (("loss", 3), ("bleu", 2), ("token_error_rate", 1)):
+        told = iter(((3.0, 3.0), (2.0, 5.0), (1.0, 4.0)))
+
+        def validate(task: Translation, told: Any = told) -> Validation:
+            loss, score = next(told)
+            return Validation(loss, 1, {"bleu": score, "token_error_rate": score})
+
+        monkeypatch.setattr(Translation, "validate", validate)
+        folder = tmp_path / name
+        events = run(config(pairs, training__epochs=3, training__best_by=name), folder)
+        assert read_header(folder).provenance["epochs"] == kept
+        best = [event.best for event in events if isinstance(event, EvalReport)]
+        assert best[kept - 1] and not any(best[kept:])
+        assert [e.best_score for e in events if isinstance(e, Finished)] == [1.0]
+
+
+def test_accumulated_gradients_are_those_of_one_batch(tmp_path: Path) -> None:
+    """Two pieces of two pairs each move the weights as one of four does."""
+    pairs = tmp_path / "p.tsv"
+    pairs.write_text("one two\tA B C\ntwo one\tB\nsix two\tA A\ntwo five\tB B A B\n")
+    folders = []
+    for size, pieces in ((4, 1), (2, 2)):
+        folders.append(tmp_path / f"{size}")
+        run(
+            config(
+                pairs, training__batch_size=size, training__accumulate=pieces,
+                data__valid_fraction=0.0,
+                training__max_steps=3, optimizer__name="sgd", optimizer__lr=1.0,
+            ),
+            folders[-1],
+        )  # fmt: skip
+    one, other = (read_model(folder).weights for folder in folders)
+    for name, weight in one.items():
+        torch.testing.assert_close(other[name], weight)
+    assert [read_header(folder).provenance["step"] for folder in folders] == [3, 3]
+
+
+def test_subwords_are_drawn_anew_for_every_epoch(tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "p.tsv", 60)
+    settings = config(
+        pairs, tokenizer__kind="bpe", tokenizer__vocab_size=320, training__max_steps=2,
+        regularization__subword_dropout=0.3,
+    )  # fmt: skip
+    runtime = prepare("cpu", "float32", 1)
+
+    def epoch(number: int) -> list[str]:
+        task = open_task(settings, (), runtime, None)
+        task.begin_epoch(number)
+        assert isinstance(task, Translation)
+        text = [
+            "\t".join(task.tokenizer.decode(side.tolist()) for side in pair) for pair in task._epoch
+        ]
+        assert sorted(text) == sorted(pairs.read_text().splitlines()[:54])
+        return [" ".join(map(str, source)) for source, _ in task._epoch]
+
+    assert epoch(1) == epoch(1)
+    assert epoch(1) != epoch(2)
+    with pytest.raises(UsageError, match="merges are left out of bpe, not of word"):
+        run(settings.with_values({"tokenizer.kind": "word"}), tmp_path / "run")
 
 
 @pytest.mark.parametrize("step", [1, 37])
@@ -94,9 +192,17 @@ def test_settings_of_translation_alone_are_refused_elsewhere() -> None:
         ("model.context", "every-step"),
         ("model.readout", "maxout"),
         ("model.bridge", "zero"),
+        ("model.coverage", True),
+        ("model.encoder_layers", 2),
+        ("training.batch_tokens", 100),
+        ("training.best_by", "bleu"),
+        ("regularization.subword_dropout", 0.1),
     ):
-        with pytest.raises(UsageError, match=rf"{name}: only --task translate"):
-            Config().with_values({name: value})
+        more = {"model.attention": "additive", "model.look_up": "before"}
+        with pytest.raises(UsageError, match=r"only --task translate"):
+            Config().with_values({name: value, **(more if name == "model.coverage" else {})})
+    with pytest.raises(UsageError, match="source_tokenizer: only --task translate"):
+        Config().with_values({"source_tokenizer.kind": "char"})
 
 
 @pytest.mark.parametrize(
@@ -106,6 +212,16 @@ def test_settings_of_translation_alone_are_refused_elsewhere() -> None:
         ({"training.state": "carried", "training.bptt": 5}, r"training\.state: 'carried'"),
         ({"data.strip_lines": True}, r"data\.strip_lines"),
         ({"model.look_up": "feeding", "model.attention": "none"}, r"model\.look_up: 'feeding'"),
+        ({"model.coverage": True}, r"model\.coverage: .*use attention = 'additive'"),
+        (
+            {"source_tokenizer.kind": "word", "model.shared_embedding": True},
+            r"model\.shared_embedding: the source has a vocabulary of its own",
+        ),
+        (
+            {"model.encoder_layers": 2, "model.bridge": "last", "model.direction": "forward"},
+            r"model\.bridge: 'last' hands .* 2 layers are not 1",
+        ),
+        ({"source_tokenizer.kind": "words"}, r"tokenizer\.kind: unknown value 'words'"),
         ({"data.valid": "a", "data.valid_source": "b", "data.valid_target": "c"}, r"data\.valid"),
     ],
 )
