@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rnncli.errors import DataError, UsageError
+from rnncli.text.word import WordTokenizer
 from tests.cli.in_process import Run, in_process
 from tests.helpers import run_cli, tiny_model, tiny_translator
 
@@ -222,6 +223,20 @@ def test_a_table_for_people(folder: Path, evaluate: Run) -> None:
     assert rows["against"].strip() == str(folder / "b")
     assert 0 < float(rows["p-value of BLEU"].split()[0]) <= 1
     assert rows["tokens"].strip() == "8 (word; ends and unknown ones counted)"
+
+
+def test_a_source_that_encodes_to_nothing(
+    folder: Path, evaluate: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As a sentencepiece model from elsewhere does that drops invisible characters."""
+    encode = WordTokenizer.encode
+    monkeypatch.setattr(
+        WordTokenizer, "encode", lambda self, line: encode(self, line.replace("\u200b", ""))
+    )
+    table = write(tmp_path / "table", ["\u200b\tsat", "the cat\tsat on", " \tmat"])
+    values = json.loads(evaluate(folder / "a", table, "--json"))
+    assert (values["pairs"], values["tokens"]) == (3, 7)
+    assert 1 < values["perplexity"] < math.inf
 
 
 def test_what_cannot_be_evaluated(folder: Path, evaluate: Run, tmp_path: Path) -> None:
