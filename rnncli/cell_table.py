@@ -54,8 +54,9 @@ class CellRow:
     and ``paper`` for people. ``options``: those it takes, with its own defaults. ``choices``: of an
     option of which it takes only some values. ``fixed``: options whose values the name stands for.
     ``frozen``: weights that are not learned unless ``ModelConfig.learned`` names them. ``start``:
-    fields of ``ModelConfig`` that say how weights start, with the values that the cell has instead
-    of their defaults. ``forgets``: has forget gates whose bias starts at ``forget_bias``."""
+    fields of ``ModelConfig`` that say how weights start, with the values that the cell has where
+    they are not set. ``forgets``: has forget gates whose bias starts at ``forget_bias``.
+    ``recurrent``: multiplies its state by matrices (``Cell.recurrent_weights``)."""
 
     module: str
     cls: str
@@ -67,6 +68,7 @@ class CellRow:
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     start: Mapping[str, Any] = field(default_factory=dict)
     forgets: bool = False
+    recurrent: bool = True
 
 
 _SIMPLE = {"nonlinearity": ("tanh", "sigmoid", "relu")}
@@ -126,7 +128,13 @@ CELLS: dict[str, CellRow] = {
         forgets=True,
     ),
     "indrnn": CellRow(
-        "indrnn", "IndRNN", "IndRNN", "Li et al. 2018", {"nonlinearity": "relu"}, choices=_SIMPLE
+        "indrnn",
+        "IndRNN",
+        "IndRNN",
+        "Li et al. 2018",
+        {"nonlinearity": "relu"},
+        choices=_SIMPLE,
+        recurrent=False,
     ),
     "slstm": CellRow(
         "slstm", "SLSTM", "sLSTM", "Beck et al. 2024, sec. 2.2", {"heads": 1}, forgets=True
@@ -195,11 +203,20 @@ CELLS: dict[str, CellRow] = {
         {"fast_layers": 2, "slow_size": 0},
         forgets=True,
     ),
-    "mingru": CellRow("minimal", "MinGRU", "minGRU", "Feng et al. 2024, sec. 3.1"),
-    "minlstm": CellRow("minimal", "MinLSTM", "minLSTM", "Feng et al. 2024, sec. 3.2"),
-    "qrnn": CellRow(
-        "qrnn", "QRNN", "QRNN", "Bradbury et al. 2017, sec. 2", {"window": 2, "pooling": "fo"}
+    "mingru": CellRow("minimal", "MinGRU", "minGRU", "Feng et al. 2024, sec. 3.1", recurrent=False),
+    "minlstm": CellRow(
+        "minimal", "MinLSTM", "minLSTM", "Feng et al. 2024, sec. 3.2", recurrent=False
     ),
-    "sru": CellRow("sru", "make_sru", "SRU", "Lei et al. 2018", {"recurrent_vectors": False}),
-    "rg-lru": CellRow("rg_lru", "RGLRU", "RG-LRU", "De et al. 2024, sec. 2.4"),
+    "qrnn": CellRow(
+        "qrnn",
+        "QRNN",
+        "QRNN",
+        "Bradbury et al. 2017, sec. 2",
+        {"window": 2, "pooling": "fo"},
+        recurrent=False,
+    ),
+    "sru": CellRow(
+        "sru", "make_sru", "SRU", "Lei et al. 2018", {"recurrent_vectors": False}, recurrent=False
+    ),
+    "rg-lru": CellRow("rg_lru", "RGLRU", "RG-LRU", "De et al. 2024, sec. 2.4", recurrent=False),
 }

@@ -19,7 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rnncli.checks import require_choice, require_range
 from rnncli.errors import FileError, UsageError, choices_hint
+from rnncli.heeded import require_heeded
 from rnncli.sections import (
     DataConfig,
     ModelConfig,
@@ -29,8 +31,6 @@ from rnncli.sections import (
     SyntheticConfig,
     TokenizerConfig,
     TrainingConfig,
-    require_choice,
-    require_range,
 )
 
 TASKS = (
@@ -113,6 +113,7 @@ class Config:
             raise UsageError(
                 "data.transpose: only music is moved up and down; use 0, or task = 'music'"
             )
+        require_heeded(self.task, vars(self))
         if self.regularization.omega:
             self._check_omega()
         if self.source_tokenizer is not None and self.model.shared_embedding:

@@ -44,6 +44,7 @@ def prepare(device: str = "auto", precision: str = "auto", threads: int = 0) -> 
     """
     count = threads or _processors()
     torch.set_num_threads(count)
+    _bound_kernel_cache()
     _keep_freed_memory()
     # Denormal numbers, which decaying states produce, cost 10 to 25 times a normal operation.
     torch.set_flush_denormal(True)
@@ -65,6 +66,12 @@ def _processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _bound_kernel_cache() -> None:
+    """Keep oneDNN from holding the code and the buffers of a thousand shapes, over a gigabyte where
+    every batch of pairs has its own. Read by it before its first kernel is made."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 
 def _keep_freed_memory() -> None:

@@ -13,8 +13,10 @@ from tests.helpers import ROOT, cli_env
 # A module imports from its own room and from rooms of lower levels. Rooms of one level never meet.
 LEVELS = (
     ("errors",),
-    ("cell_table",),
+    ("cell_table", "checks"),
+    ("model_section",),
     ("sections",),
+    ("heeded",),
     ("config",),
     ("files",),
     ("text", "nn", "metrics", "container", "runtime", "zoo"),
@@ -35,7 +37,10 @@ NEVER = {
     "torch": {
         "errors",
         "cell_table",
+        "checks",
+        "model_section",
         "sections",
+        "heeded",
         "config",
         "files",
         "text",

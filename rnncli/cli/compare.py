@@ -139,7 +139,7 @@ def _cells(fixed: dict[str, Any], cells: str, out: Path, *, keep: bool) -> list[
     base, reasons = base_config(fixed, items[0], out)
     for text in reasons:
         note(text)
-    candidates = cell_candidates(base, items)
+    candidates = cell_candidates(base, items, fixed)
     if keep:
         keep_base(base, out)
     return candidates

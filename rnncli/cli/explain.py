@@ -52,9 +52,14 @@ def explain(
         ),
     ] = None,
     state: Annotated[
-        str,
-        Option("--state", metavar="reset|carried", help="At a line's start: as score, or go on."),
-    ] = "reset",
+        str | None,
+        Option(
+            "--state",
+            metavar="reset|carried",
+            help="At a line's start: as score (the default), or go on.",
+            show_default=False,
+        ),
+    ] = None,
     scale: Annotated[
         float | None,
         Option("--scale", metavar="X", help="Value of the deepest colour. Default: 10 bits, or 1."),
@@ -84,10 +89,12 @@ def explain(
         raise UsageError("--gate: of which unit? Give --unit LAYER:UNIT too")
     if html is not None and as_json:
         raise UsageError("--html and --json: give one of them")
+    if scale is not None and as_json:
+        raise UsageError("--scale: it is for colours, and --json has none; leave one of them out")
     if scale is not None and not 0 < scale < float("inf"):
         raise UsageError(f"--scale {scale:g}: it must be above 0")
 
-    if top_units and (unit or html is not None or scale is not None or state != "reset"):
+    if top_units and (unit or html is not None or scale is not None or state is not None):
         raise UsageError("--top-units: --unit, --html, --scale and --state are not for the list")
 
     from rnncli.evaluation.explain import explain as explained
@@ -106,7 +113,8 @@ def explain(
                 batches = ([line.strip() for line in lines] for lines in batches)
             _print_units(loaded, batches, top_units, as_json)
             return
-        lines = explained(loaded, batches, unit=shown, state=state, strip_lines=strip)
+        carried = state or "reset"
+        lines = explained(loaded, batches, unit=shown, state=carried, strip_lines=strip)
         colours = _scale(shown, scale)
         if html is not None:
             _write_page(html, f"{model}: {file or 'standard input'}", loaded, lines, colours)

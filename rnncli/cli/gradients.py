@@ -12,6 +12,7 @@ from typer import Argument, Option
 
 from rnncli.cli.console import note, print_columns, print_json, printable
 from rnncli.cli.models import Threads
+from rnncli.errors import UsageError
 
 if TYPE_CHECKING:
     from rnncli.cli.svg import Panel
@@ -50,12 +51,28 @@ def gradients(
         ),
     ] = None,
     steps: Annotated[
-        int, Option("--steps", metavar="N", min=3, help="Time steps of a window.")
-    ] = 100,
+        int | None,
+        Option(
+            "--steps",
+            metavar="N",
+            min=3,
+            help="Time steps of a window. Default: 100; a synthetic task has its own.",
+            show_default=False,
+        ),
+    ] = None,
     windows: Annotated[
         int, Option("--windows", metavar="N", min=1, help="Windows, spread over the text.")
     ] = 16,
-    seed: Annotated[int, Option("--seed", metavar="N", min=0, help="Draws what is drawn.")] = 1,
+    seed: Annotated[
+        int | None,
+        Option(
+            "--seed",
+            metavar="N",
+            min=0,
+            help="Draws what is read without a text. Default: 1.",
+            show_default=False,
+        ),
+    ] = None,
     svg: Annotated[
         Path | None, Option("--svg", metavar="FILE", help="Also draw all curves into this file.")
     ] = None,
@@ -69,12 +86,15 @@ def gradients(
     radius of the recurrent matrices; how many units and gates are saturated. For a run's folder
     also the gradient's norm during training. docs/gradients.md says how to read it.
     """
+    if text is not None and seed is not None:
+        raise UsageError("--seed: with a text nothing is drawn; leave one of them out")
+
     from rnncli.evaluation.gradients import look_into
     from rnncli.evaluation.subjects import DRAWN, Reading, open_subject
     from rnncli.runtime import prepare
 
     prepare("cpu", "float32", threads)
-    subject = open_subject(model, text, Reading(steps, windows, seed))
+    subject = open_subject(model, text, Reading(steps, windows, 1 if seed is None else seed))
     if subject.source.endswith(DRAWN):
         note(f"{model} reads {subject.source}; give a text to see it at work")
     report = look_into(subject, _training(subject))

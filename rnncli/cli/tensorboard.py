@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rnncli.errors import UsageError
-from rnncli.training.events import EvalReport, Event, Started, StepReport
+from rnncli.training.events import EvalReport, Event, Quantity, Started, StepReport
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -39,24 +39,32 @@ class TensorBoard:
         elif isinstance(event, StepReport):
             self._add(
                 event.step,
+                "train",
                 {
-                    "train/nats": event.nats,
-                    "train/perplexity": math.exp(min(event.nats, 50.0)),
-                    "train/lr": event.lr,
-                    "train/gradient_norm": event.gradient_norm,
-                    "train/tokens_per_second": event.tokens_per_second,
+                    **_losses(event.nats, event.quantity),
+                    "lr": event.lr,
+                    "gradient_norm": event.gradient_norm,
+                    f"{event.quantity.unit}s_per_second": event.tokens_per_second,
                 },
             )
         elif isinstance(event, EvalReport):
-            perplexity = math.exp(min(event.score, 50.0))
-            self._add(event.step, {"valid/nats": event.score, "valid/perplexity": perplexity})
+            losses = _losses(event.score, event.quantity)
+            self._add(event.step, "valid", {**losses, **event.scores})
 
-    def _add(self, step: int, scalars: dict[str, float]) -> None:
+    def _add(self, step: int, part: str, scalars: dict[str, float]) -> None:
         assert self._writer is not None
         for name, value in scalars.items():
-            self._writer.add_scalar(name, value, step)
+            self._writer.add_scalar(f"{part}/{name}", value, step)
 
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def _losses(value: float, quantity: Quantity) -> dict[str, float]:
+    """A loss by its name, and the perplexity where it is one of tokens."""
+    losses = {quantity.name.replace(" ", "_"): value}
+    if quantity.perplexity:
+        losses["perplexity"] = math.exp(min(value, 50.0))
+    return losses

@@ -54,6 +54,16 @@ def train(
     valid_source: Annotated[str | None, _option("The same for validation.")] = None,
     valid_target: Annotated[str | None, _option("The same for validation.")] = None,
     attention: Annotated[str | None, _option("none, dot, general or additive.")] = None,
+    source_tokenizer: Annotated[
+        str | None, _option("A vocabulary of its own for the source, of this kind.")
+    ] = None,
+    source_vocab_size: Annotated[int | None, _option("Its greatest size.")] = None,
+    reverse_source: Annotated[
+        bool | None, _option("Read sources backward.", "--reverse-source/--no-reverse-source")
+    ] = None,
+    label_smoothing: Annotated[
+        float | None, _option("Share of a target's probability given to all tokens.")
+    ] = None,
     lag: Annotated[int | None, _option("Length of a synthetic task's sequences.")] = None,
     valid: Annotated[
         str | None, _option("Validation text; else the last 5 % of the lines.")
@@ -123,6 +133,10 @@ def train(
         "data.valid_source": None if valid_source is None else _absolute(valid_source),
         "data.valid_target": None if valid_target is None else _absolute(valid_target),
         "model.attention": attention,
+        "source_tokenizer.kind": source_tokenizer,
+        "source_tokenizer.vocab_size": source_vocab_size,
+        "model.reverse_source": reverse_source,
+        "regularization.label_smoothing": label_smoothing,
         "seed": seed,
         "synthetic.lag": lag,
         "data.valid": None if valid is None else _absolute(valid),

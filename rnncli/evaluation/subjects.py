@@ -38,15 +38,22 @@ CHORD = 4
 """How many keys of a frame sound, on average, where frames are drawn."""
 
 DRAWN = "drawn at random"
+STEPS = 100
+"""Of a window, unless told otherwise."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How much is read, and what if there is no text: ``windows`` sequences of ``steps`` steps."""
+    """How much is read, and what if there is no text: ``windows`` sequences of ``steps`` steps
+    (None: of as many as is usual). ``seed`` is that of what is drawn."""
 
-    steps: int
+    steps: int | None
     windows: int
     seed: int
+
+    @property
+    def length(self) -> int:
+        return STEPS if self.steps is None else self.steps
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,11 @@ def _open(
         if text is not None:
             raise UsageError(
                 f"{name} is for --task {config.task}, which reads no text; leave it out"
+            )
+        if reading.steps is not None:
+            raise UsageError(
+                f"--steps: sequences of {config.task} are read whole, and are as long as "
+                f"synthetic.lag = {config.synthetic.lag} makes them; leave it out"
             )
         return _synthetic(name, config, path, reading)
     if config.task == "music":
@@ -156,7 +168,7 @@ def _language(
         windows, what = _windows(ids, reading, text or ""), f"tokens of {text}"
     else:
         rng = np.random.default_rng(reading.seed)
-        windows = rng.integers(0, size, (reading.steps + 1, reading.windows))
+        windows = rng.integers(0, size, (reading.length + 1, reading.windows))
         what = f"tokens {DRAWN}"
     tokens = torch.from_numpy(windows)
 
@@ -181,12 +193,12 @@ def _music(
     model = model.to(DTYPE).eval().requires_grad_(True)
     if text is None:
         rng = np.random.default_rng(reading.seed)
-        drawn = rng.random((reading.windows, reading.steps, KEYS)) < CHORD / KEYS
+        drawn = rng.random((reading.windows, reading.length, KEYS)) < CHORD / KEYS
         pieces, what = list(drawn), f"frames {DRAWN}"
     else:
         music = read_music(text)
         longest = sorted(music.pieces, key=len, reverse=True)[: reading.windows]
-        steps = min(reading.steps, len(longest[-1]))
+        steps = min(reading.length, len(longest[-1]))
         if steps < 2:
             raise DataError(f"{text}: {len(longest)} pieces of two frames at least are wanted")
         pieces, what = [piece[:steps] for piece in longest], f"frames of {text}"
@@ -202,7 +214,7 @@ def _music(
 
 def _windows(ids: Ids, reading: Reading, name: str) -> np.ndarray:
     """ids: (N,) -> (steps + 1, windows), spread evenly over the text; of a short one less."""
-    steps = min(reading.steps, len(ids) - 1)
+    steps = min(reading.length, len(ids) - 1)
     if steps < 2:
         raise DataError(f"{name}: {len(ids)} tokens are too few; give a text of three at least")
     count = max(1, min(reading.windows, (len(ids) - 1) // steps))

@@ -20,7 +20,7 @@ class SequenceReader(nn.Module):
         size = self.stack.output_size
         self.W_hy = nn.Parameter(torch.empty(outputs, size))
         self.b = nn.Parameter(torch.zeros(outputs))
-        bound = config.init_scale if config.init != "default" else size**-0.5
+        bound = config.start_scale if config.init != "default" else size**-0.5
         with torch.no_grad():
             self.W_hy.uniform_(-bound, bound)
 

@@ -30,9 +30,9 @@ class Embedding(nn.Module):
             self.weight = nn.Parameter(torch.empty(vocab_size, self.size))
             with torch.no_grad():
                 if config.init == "normal":
-                    self.weight.normal_(std=config.init_scale)
+                    self.weight.normal_(std=config.start_scale)
                 else:
-                    bound = config.init_scale
+                    bound = config.start_scale
                     self.weight.uniform_(-bound, bound)
 
     def materialize(self, device: torch.device | str) -> None:

@@ -33,9 +33,9 @@ class KeyInput(nn.Module):
             self.weight = nn.Parameter(torch.empty(keys, self.size))
             with torch.no_grad():
                 if config.init == "normal":
-                    self.weight.normal_(std=config.init_scale)
+                    self.weight.normal_(std=config.start_scale)
                 else:
-                    self.weight.uniform_(-config.init_scale, config.init_scale)
+                    self.weight.uniform_(-config.start_scale, config.start_scale)
 
     def forward(self, frames: Tensor, key_dropout: float, dtype: torch.dtype) -> Tensor:
         """``key_dropout``: the rate at which keys are silenced, in all frames of the batch alike;
@@ -58,7 +58,7 @@ class KeyOutput(nn.Module):
         self.W_hy: nn.Parameter | None = None
         if not config.tied:
             self.W_hy = nn.Parameter(torch.empty(keys, input_size))
-            bound = config.init_scale if config.init != "default" else input_size**-0.5
+            bound = config.start_scale if config.init != "default" else input_size**-0.5
             with torch.no_grad():
                 self.W_hy.uniform_(-bound, bound)
 

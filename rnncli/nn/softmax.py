@@ -83,7 +83,7 @@ class Softmax(nn.Module):
         self.W_hy: nn.Parameter | None = None
         if not config.tied:
             self.W_hy = nn.Parameter(torch.empty(vocab_size, input_size))
-            bound = config.init_scale if config.init != "default" else input_size**-0.5
+            bound = config.start_scale if config.init != "default" else input_size**-0.5
             with torch.no_grad():
                 self.W_hy.uniform_(-bound, bound)
 

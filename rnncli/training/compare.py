@@ -13,7 +13,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from rnncli.checkpoint import read_header
 from rnncli.config import Config, load_toml, parse_assignment
 from rnncli.errors import DataError, FileError, Interrupted, UsageError, choices_hint
 from rnncli.files import append, write_atomically
+from rnncli.heeded import unheeded
+from rnncli.model_section import cell_names
 from rnncli.training.events import Event
 from rnncli.training.run_folder import CONFIG_FILE, METRICS_FILE, flat, read_run_config
 from rnncli.training.sizes import Maker, count_parameters, equal_model, model_maker, resized
@@ -143,7 +145,8 @@ def base_config(fixed: Mapping[str, Any], cell: str, out: Path) -> tuple[Config,
     values = cell_values(cell)
     name = {"model.cell": values["model.cell"]}  # its options are not for the others
     if path.exists():
-        saved = Config.from_dict(load_toml(path)).with_values({**fixed, **name})
+        left_out = _left_out(values["model.cell"], fixed)
+        saved = Config.from_dict(load_toml(path)).with_values({**left_out, **fixed, **name})
         return saved, [f"settings: those in {path}, and what is given now"]
     needed = REQUIRED.get(str(fixed.get("task", "lm")), {})
     values = {**needed, **values, **fixed}
@@ -171,11 +174,22 @@ def cell_values(text: str) -> dict[str, Any]:
     }
 
 
-def cell_candidates(base: Config, cells: Sequence[str]) -> list[Candidate]:
-    """``base`` with each of ``cells`` in turn."""
-    return [
-        Candidate(" ".join(text.split()), base.with_values(cell_values(text))) for text in cells
-    ]
+def cell_candidates(
+    base: Config, cells: Sequence[str], given: Collection[str] = ()
+) -> list[Candidate]:
+    """``base`` with each of ``cells`` in turn, without what was chosen for the first one and this
+    one does not heed. ``given``: names that the user has set; those stay, and are refused."""
+    candidates = []
+    for text in cells:
+        values = cell_values(text)
+        config = base.with_values({**_left_out(values["model.cell"], given), **values})
+        candidates.append(Candidate(" ".join(text.split()), config))
+    return candidates
+
+
+def _left_out(cell: str, given: Collection[str]) -> dict[str, None]:
+    """What ``cell`` does not heed and nobody has ``given``, for ``Config.with_values``."""
+    return dict.fromkeys(unheeded(cell_names(cell)) - {*given})
 
 
 def settle(candidates: Sequence[Candidate], equal: str) -> list[Candidate]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from rnncli.cell_table import CELLS
 from rnncli.errors import FileError
+from rnncli.model_section import cell_names
 from rnncli.sections import DataConfig
 from rnncli.text.lines import Source
 
@@ -166,8 +167,8 @@ def _layers(fixed: Mapping[str, Any]) -> int:
     return int(fixed.get("model.layers", named if named > 1 else 2))
 
 
-def _cells(fixed: Mapping[str, Any]) -> list[str]:
-    return [name.strip() for name in str(fixed.get("model.cell", "lstm")).split(",")]
+def _cells(fixed: Mapping[str, Any]) -> tuple[str, ...]:
+    return cell_names(str(fixed.get("model.cell", "lstm")))
 
 
 SIZES = (64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)

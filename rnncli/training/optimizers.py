@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from rnncli.errors import UsageError
 from rnncli.nn.cells import Cell
 from rnncli.sections import OptimizerConfig, RegularizationConfig
 
@@ -174,9 +175,18 @@ class WeightPenalty:
     """L1 and L2 on weight matrices: their gradients are added to those of the loss."""
 
     def __init__(self, config: RegularizationConfig, model: nn.Module) -> None:
+        """Raises UsageError for a penalty on recurrent matrices of which none is learned."""
         self.terms: list[tuple[Tensor, float, float]] = []
         cells = [module for module in model.modules() if isinstance(module, Cell)]
-        carrying = {id(weight) for cell in cells for weight in cell.recurrent_weights().values()}
+        matrices = [weight for cell in cells for weight in cell.recurrent_weights().values()]
+        carrying = {id(weight) for weight in matrices}
+        if not any(weight.requires_grad for weight in matrices):
+            for name in ("recurrent_l1", "recurrent_l2"):
+                if getattr(config, name):
+                    raise UsageError(
+                        f"regularization.{name}: no recurrent matrix of this model is learned; "
+                        "use 0, or free one (model.learned, model.frozen)"
+                    )
         for weight in model.parameters():
             recurrent = id(weight) in carrying
             l1 = config.l1 + config.recurrent_l1 * recurrent

@@ -20,6 +20,7 @@ from rnncli.cell_table import CELLS
 from rnncli.config import Config
 from rnncli.errors import UsageError
 from rnncli.evaluation.synthetic import Batch, open_problem
+from rnncli.model_section import cell_names
 from rnncli.models.sequence_reader import SequenceReader
 from rnncli.nn.stack import Run
 from rnncli.runtime import Runtime
@@ -51,33 +52,12 @@ DEFAULTS: dict[str, Any] = {
 }
 MAX_STEPS = 10_000
 
-UNUSED = (
-    "data.train",
-    "data.valid",
-    "data.weights",
-    "data.strip_lines",
-    "tokenizer.kind",
-    "tokenizer.vocab_size",
-    "tokenizer.model",
-    "model.input",
-    "model.embedding_scale",
-    "model.tied",
-    "model.output",
-    "regularization.dropout_embedding",
-    "regularization.activation_penalty",
-    "regularization.temporal_activation_penalty",
-    "training.sampled_softmax",
-    "training.bptt_variable",
-)
-"""Settings that mean nothing here; another value than the usual one is refused."""
-
 
 def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Values for what matters and is not in ``fixed``, dotted names that the user has set; and the
     reasons."""
     values, reasons = dict(DEFAULTS), []
-    cells = str(fixed.get("model.cell", "lstm")).split(",")
-    forgets = any(CELLS[name.strip()].forgets for name in cells)
+    forgets = any(CELLS[name].forgets for name in cell_names(str(fixed.get("model.cell", "lstm"))))
     usual = fixed.get("model.init") != "uniform" and "model.forget_bias" not in fixed
     if forgets and usual:
         bias = round(math.log(fixed.get("synthetic.lag", SyntheticConfig().lag)), 2)
@@ -99,12 +79,7 @@ def open_task(
     runtime: Runtime,
     progress: Progress | None,
 ) -> Task:
-    """The problem that ``config.task`` names. Raises UsageError for settings that it has no use
-    for, and for truncated backpropagation."""
-    usual, given = _flat(Config()), _flat(config)
-    for name in UNUSED:
-        if given[name] != usual[name]:
-            raise UsageError(f"{name}: {config.task} makes its own data and does not use this")
+    """The problem that ``config.task`` names. Raises UsageError for truncated backpropagation."""
     if config.training.state != "reset" or config.training.bptt:
         raise UsageError(
             f"training.bptt: sequences of {config.task} are run whole; use training.state = "
@@ -112,15 +87,6 @@ def open_task(
         )
     torch.manual_seed(config.seed)
     return Synthetic(config, runtime)
-
-
-def _flat(config: Config) -> dict[str, Any]:
-    sections = ("data", "tokenizer", "model", "regularization", "training")
-    return {
-        f"{section}.{name}": value
-        for section in sections
-        for name, value in vars(getattr(config, section)).items()
-    }
 
 
 class Synthetic:

@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import Any
 
 from rnncli.config import Config
+from rnncli.heeded import unheeded
+from rnncli.model_section import ModelConfig, cell_names
 from rnncli.runtime import Runtime
 from rnncli.sections import DataConfig
 from rnncli.text.corpus import Progress
@@ -37,13 +39,14 @@ REQUIRED: dict[str, dict[str, Any]] = {
 
 
 def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Values for every setting that matters to ``fixed["task"]`` and is not in ``fixed``, dotted
-    names that the user has set; and the reasons. Raises FileError and DataError for data that
-    cannot be used, UsageError for a setting that the task does not have."""
+    """Values for every setting that matters to ``fixed["task"]`` and its cells and is not in
+    ``fixed``, dotted names that the user has set; and the reasons. Raises FileError and DataError
+    for data that cannot be used, UsageError for a setting that the task does not have."""
     task = str(fixed.get("task", "lm")).partition(":")[0]
     module = import_module(f"rnncli.training.{DEFAULTS[task]}")
     values, reasons = module.choose(data, fixed)
-    return values, reasons
+    idle = unheeded(cell_names(str(fixed.get("model.cell", ModelConfig.cell))))
+    return {name: value for name, value in values.items() if name not in idle}, reasons
 
 
 def open_task(

@@ -11,6 +11,8 @@ from rnncli.text.pairs import pair_files
 
 SMALL_BYTES = 500_000
 DEFAULT_SECONDS = 600.0
+SUBWORDS = 4000
+"""A small vocabulary: most of a step is the output layer, and rare words are spelled anyway."""
 
 
 def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -29,14 +31,16 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     small = size < SMALL_BYTES
     kind = str(fixed.get("tokenizer.kind", "word" if small else "bpe"))
     H = 128 if small else 320
-    rate = float(fixed.get("regularization.dropout", 0.2 if small else 0.35))
+    look_up = str(fixed.get("model.look_up", "after"))
+    every_step = fixed.get("model.context") == "every-step"
+    rate = float(fixed.get("regularization.dropout", 0.2 if small else 0.25))
     values: dict[str, Any] = {
         "tokenizer.kind": kind,
-        "model.layers": 1,
+        "model.layers": 2 if look_up == "layers" else 1,
         "model.hidden_size": H,
         "model.embedding_size": int(fixed.get("model.hidden_size", H)),
         "model.direction": "bidirectional",
-        "model.attention": "general",
+        "model.attention": "none" if every_step else "general",
         "model.bridge": "linear",
         "model.tied": True,
         "model.embedding_scale": 8.0,
@@ -47,16 +51,24 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "training.state": "reset",
         "training.bptt": 0,
         "training.batch_size": 32 if small else 64,
+        "training.best_by": "loss" if small else "bleu",
         "schedule.warmup_steps": 100,
     }
     if kind in ("bpe", "unigram"):
-        values["tokenizer.vocab_size"] = 8000
+        values["tokenizer.vocab_size"] = SUBWORDS
+    separate = any(name.startswith("source_tokenizer.") for name in fixed)
+    if separate:
+        of_source = str(fixed.get("source_tokenizer.kind", kind))
+        values["source_tokenizer.kind"] = of_source
+        if of_source in ("bpe", "unigram"):
+            values["source_tokenizer.vocab_size"] = SUBWORDS
     if not any(fixed.get(f"training.{n}") for n in ("epochs", "max_steps", "max_seconds")):
         values["training.max_seconds"] = DEFAULT_SECONDS
     if "training.epochs" not in fixed:
         values["training.epochs"] = 0
+    vocabularies = "a vocabulary for each side" if separate else "one vocabulary for both sides"
     reasons = [
-        f"tokens: {kind}, one vocabulary for both sides, since the text has {size / 1e6:.2f} MB",
+        f"tokens: {kind}, {vocabularies}, since the text has {size / 1e6:.2f} MB",
         *(
             []
             if "model.hidden_size" in fixed

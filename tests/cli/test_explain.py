@@ -168,6 +168,8 @@ def test_usage(char: Path, explain: Run):
         (("--unit", "9:1"), "no layer 9"),
         (("--top-units", "3", "--unit", "1:1"), "not for the list"),
         (("--top-units", "3", "--html", "x"), "not for the list"),
+        (("--top-units", "3", "--state", "reset"), "not for the list"),
+        (("--scale", "2", "--json"), "--scale: it is for colours"),
         (("--state", "kept"), "--state: unknown value"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -136,6 +136,21 @@ def test_bars():
     assert lengths == sorted(lengths, reverse=True)
 
 
+def test_what_would_not_be_heeded(folder, rnncli, tmp_path):
+    with pytest.raises(UsageError, match="--seed: with a text nothing is drawn"):
+        rnncli(folder / "run", folder / "text.txt", "--seed", 3)
+    (tmp_path / "order.toml").write_text(
+        'task = "synthetic:order"\n[model]\nlayers = 1\nhidden_size = 4\n'
+        '[training]\nstate = "reset"\nbptt = 0\n[synthetic]\nlag = 12\n'
+    )
+    with pytest.raises(UsageError, match=r"--steps: .*synthetic\.lag = 12 makes them"):
+        rnncli(tmp_path / "order.toml", "--steps", 30)
+    first, other = (
+        rnncli(tmp_path / "order.toml", "--windows", 2, "--seed", seed, "--json") for seed in (1, 2)
+    )
+    assert first == rnncli(tmp_path / "order.toml", "--windows", 2, "--json") != other
+
+
 def test_a_wrong_name(rnncli):
     with pytest.raises(Exception, match="did you mean 'char-rnn'") as error:
         rnncli("char-rn")

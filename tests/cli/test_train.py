@@ -16,7 +16,7 @@ from rnncli.cli.train import parse_time
 from rnncli.errors import UsageError
 from rnncli.training.run_folder import read_run_config
 from tests.helpers import RNNCLI, cli_env
-from tests.training.runs import at_step, metrics, send, write_text
+from tests.training.runs import at_step, kill, metrics, send, write_text
 
 SMALL = [
     "--layers=1",
@@ -172,6 +172,30 @@ def test_dry_run_prints_and_writes_nothing(text, rnncli, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
 
+def test_a_setting_that_would_do_nothing_is_refused_before_the_text_is_read(rnncli, tmp_path):
+    drop = ("--set", "regularization.weight_drop=0.2")
+    for more in (("--dry-run",), (), ("--preset", "char-rnn")):
+        call = ("train", "absent.txt", "--out", "run", "--cell", "mingru", *drop, *more)
+        code, out, err = rnncli(*call)
+        assert (code, out) == (2, "")
+        assert "regularization.weight_drop: mingru has no matrix that multiplies its state" in err
+        assert "use 0.0, or a cell that has one: elman, irnn, lstm" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_start_that_is_set_is_in_the_configuration_and_repeated(text, rnncli, tmp_path):
+    start = ("--cell", "irnn", "--set", "model.init_scale=0.1", "--max-steps", 2)
+    assert rnncli("train", text, "--out", "run", *SMALL, *start)[0] == 0
+    assert read_run_config(tmp_path / "run").model.init_scale == 0.1
+    assert rnncli("train", text, "--out", "other", *SMALL, *start[:2], *start[4:])[0] == 0
+    assert read_run_config(tmp_path / "other").model.init_scale is None
+    for name in ("run", "other"):
+        assert rnncli("train", "--config", f"{name}/config.toml", "--out", f"{name}-2")[0] == 0
+    folders = ("run", "run-2", "other", "other-2")
+    one, again, other, too = (read_header(tmp_path / name).weights_sha256 for name in folders)
+    assert one == again != other == too
+
+
 def test_standard_input_is_a_corpus(text, rnncli, tmp_path, monkeypatch):
     """It is looked at, planned with and trained on alike, and chosen for as a file would be."""
     data = text.read_bytes()
@@ -240,6 +264,39 @@ def test_tensorboard(text, rnncli, tmp_path):
     scalars = found.Scalars("valid/nats")
     assert [s.step for s in scalars] == [e["step"] for e in recorded]
     assert [s.value for s in scalars] == pytest.approx([e["score"] for e in recorded])
+
+
+def test_tensorboard_goes_on_where_the_run_does(text, rnncli, tmp_path, monkeypatch):
+    """What a run has written that was stopped and not saved is not seen twice."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setattr("rnncli.training.loop.REPORT_SECONDS", 0.0)
+    more = (*SMALL, "--epochs", 2, "--tensorboard", "--set", "training.save_every_seconds=1e9")
+    with monkeypatch.context() as patch:
+        at_step(patch, 15, kill)
+        assert rnncli("train", text, "--out", "run", *more)[0] == 1
+    assert rnncli("train", "--resume", "--out", "run", "--tensorboard")[0] == 0
+    found = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    found.Reload()
+    for tag, event in (("train/nats", "StepReport"), ("valid/nats", "EvalReport")):
+        recorded = [e["step"] for e in metrics(tmp_path / "run") if e["event"] == event]
+        assert [s.step for s in found.Scalars(tag)] == recorded
+        assert len(set(recorded)) == len(recorded) > 1
+
+
+def test_tensorboard_calls_losses_what_they_are(rnncli, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    task = ("--task", "synthetic:adding", "--lag", 10, "--hidden-size", 8, "--max-steps", 3)
+    assert rnncli("train", *task, "--threads", 1, "--out", "run", "--tensorboard")[0] == 0
+    found = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    found.Reload()
+    assert set(found.Tags()["scalars"]) == {
+        "train/squared_error", "train/lr", "train/gradient_norm", "train/sequences_per_second",
+        "valid/squared_error", "valid/success",
+    }  # fmt: skip
 
 
 def test_tensorboard_that_is_not_installed(text, rnncli, tmp_path, monkeypatch):

@@ -75,3 +75,27 @@ def test_train_on_sample_pairs(tmp_path: Path):
     )  # fmt: skip
     assert code == 0, err
     assert "one vocabulary for both sides" in err
+
+
+def test_options_of_pairs(folder: Path, tmp_path: Path):
+    """Each reaches the model; what is not given is chosen to go with them."""
+    options = (
+        "--source-tokenizer", "char", "--source-vocab-size", 20, "--label-smoothing", 0.2,
+        "--reverse-source", "--set", "model.look_up=layers", "--hidden-size", 8,
+    )  # fmt: skip
+    code, _, err = call("train", folder / "p.tsv", "--task", "translate", *options,
+                        "--max-steps", 2, "--out", tmp_path / "run")  # fmt: skip
+    assert code == 0, err
+    assert "a vocabulary for each side" in err
+    info = json.loads(call("info", tmp_path / "run", "--json")[1])
+    assert info["source_tokenizer"]["kind"] == "char"
+    assert info["source_tokenizer"]["vocab_size"] <= 20
+    model = info["config"]["model"]
+    assert (model["layers"], model["attention"], model["reverse_source"]) == (2, "general", True)
+    assert info["config"]["regularization"]["label_smoothing"] == 0.2
+    code, out, err = call("translate", tmp_path / "run", input=b"six two\n")
+    assert (code, out.count("\n")) == (0, 1), err
+    code, _, err = call("train", folder / "p.tsv", "--task", "translate", "--set",
+                        "model.context=every-step", "--max-steps", 2, "--hidden-size", 8,
+                        "--out", tmp_path / "cho")  # fmt: skip
+    assert code == 0, err

@@ -119,7 +119,7 @@ def _fresh(config: Config):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.toml"
         path.write_text(config.to_toml())
-        return open_subject(str(path), None, READING)
+        return open_subject(str(path), None, Reading(None, READING.windows, READING.seed))
 
 
 def test_the_factor_of_a_curve() -> None:

@@ -127,7 +127,8 @@ def test_an_lp_unit_is_the_norm_of_its_pieces() -> None:
 
 
 def test_lp_units_survive_a_preactivation_of_zero() -> None:
-    cell = make_cell(ModelConfig(cell="dt-rnn", nonlinearity="lp", recurrent_scale=0.0), I, H)
+    start = {"recurrent_init": "normal", "recurrent_scale": 0.0}
+    cell = make_cell(ModelConfig(cell="dt-rnn", nonlinearity="lp", **start), I, H)
     x = torch.zeros(3, B, I)
     y, _ = run(cell, x, cell.zero_state(B), cell.step_weights(), engine="auto", dtype=x.dtype)
     y.sum().backward()

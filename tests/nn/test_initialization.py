@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from rnncli.cell_table import CELLS
 from rnncli.nn.cells import make_cell
 from rnncli.nn.cells.initialization import fill, rescale, square_blocks
 from rnncli.sections import ModelConfig
+from tests.nn.cases import KINDS, H, I, cell_config
 
 N = 60
 
@@ -98,10 +100,39 @@ def test_what_a_name_stands_for_holds_until_something_else_is_set() -> None:
     other = ModelConfig(cell="irnn", recurrent_init="orthogonal", init_scale=0.5).cell_start(0)
     assert (other.recurrent_init, other.init, other.init_scale) == ("orthogonal", "normal", 0.5)
     uniform = ModelConfig(cell="irnn", init="uniform").cell_start(0)
-    assert (uniform.init, uniform.init_scale) == ("uniform", 0.1)
+    assert (uniform.init, uniform.start_scale) == ("uniform", 0.1)
     mixture = ModelConfig(cell="lstm,irnn")
     assert mixture.cell_start(0) == mixture
     assert mixture.cell_start(1).recurrent_init == "identity"
+
+
+def test_what_is_set_holds_although_it_is_what_other_cells_have_anyway() -> None:
+    torch.manual_seed(0)
+    irnn = make_cell(ModelConfig(cell="irnn", init_scale=0.1), 300, 100)
+    assert float(irnn.W_xh.detach().std()) == pytest.approx(0.1, rel=0.05)
+    echo = make_cell(ModelConfig(cell="echo-state", spectral_radius=0.0), 10, 100)
+    assert float(torch.linalg.matrix_norm(echo.W_hh.detach(), 2)) == pytest.approx(1.0, rel=1e-4)
+    config = ModelConfig(cell="echo-state", input="one-hot", init_scale=0.1)
+    assert float(make_cell(config, 300, 100).W_xh.detach().std()) == pytest.approx(0.1, rel=0.05)
+    lstm = make_cell(ModelConfig(init="uniform", init_scale=0.1, forget_bias=1.0), 3, 5)
+    assert lstm.a[5:10].tolist() == [1.0] * 5 and float(lstm.a.detach()[:5].abs().max()) <= 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_table_knows_which_cells_have_recurrent_matrices(kind: str) -> None:
+    name, _ = KINDS[kind]
+    assert bool(make_cell(cell_config(kind), I, H).recurrent_weights()) == CELLS[name].recurrent
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_the_table_knows_which_cells_have_a_forget_bias(name: str) -> None:
+    def weights(bias: float) -> list[Tensor]:
+        torch.manual_seed(0)
+        cell = make_cell(ModelConfig(cell=name, forget_bias=bias), I, H)
+        return [p.detach() for p in cell.parameters()]
+
+    same = all(torch.equal(a, b) for a, b in zip(weights(1.0), weights(3.0), strict=True))
+    assert same != CELLS[name].forgets
 
 
 def test_a_fixed_matrix_drives_its_units_whatever_the_input() -> None:
@@ -127,7 +158,7 @@ def test_forget_gates_remember_unless_everything_is_drawn() -> None:
         a = make_cell(ModelConfig(forget_bias=2.0, **options), 3, 5).a.detach()
         assert a.split(5)[gate].tolist() == [2.0] * 5
         assert float(a.sum()) == 10.0
-        drawn = make_cell(ModelConfig(forget_bias=2.0, init="uniform", **options), 3, 5).a
+        drawn = make_cell(ModelConfig(init="uniform", **options), 3, 5).a
         assert float(drawn.detach().abs().max()) <= 0.1
 
 

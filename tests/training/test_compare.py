@@ -162,6 +162,27 @@ def test_what_was_chosen_is_kept(text: Path, tmp_path: Path) -> None:
     assert again == base.with_values({"optimizer.lr": 0.25})
 
 
+def test_what_was_chosen_for_one_cell_is_left_out_where_another_has_no_use_for_it(
+    text: Path, tmp_path: Path
+) -> None:
+    fixed = {"data.train": [str(text)], "training.epochs": 30, "model.hidden_size": 8}
+    base, _ = base_config(fixed, "lstm", tmp_path)
+    assert base.regularization.weight_drop > 0
+    lstm, mingru = cell_candidates(base, ["lstm", "mingru"], fixed)
+    assert lstm.config == base
+    assert mingru.config.regularization.weight_drop == 0
+    assert mingru.config.regularization.dropout == base.regularization.dropout
+    keep_base(base, tmp_path)
+    again, _ = base_config(fixed, "mingru", tmp_path)  # named first the next time
+    assert cell_candidates(again, ["mingru"], fixed)[0].config == mingru.config
+    given = {**fixed, "regularization.weight_drop": 0.25}
+    base, _ = base_config(given, "lstm", tmp_path)
+    with pytest.raises(UsageError, match=r"regularization\.weight_drop: mingru has no matrix"):
+        cell_candidates(base, ["lstm", "mingru"], given)
+    with pytest.raises(UsageError, match=r"regularization\.weight_drop: mingru has no matrix"):
+        base_config(given, "mingru", tmp_path)
+
+
 def test_other_tasks_have_their_own_score(tmp_path: Path) -> None:
     fixed = {
         "task": "synthetic:adding", "model.hidden_size": 8, "training.max_steps": 2,

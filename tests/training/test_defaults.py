@@ -11,6 +11,7 @@ from rnncli.config import Config
 from rnncli.errors import FileError
 from rnncli.sections import DataConfig
 from rnncli.training import defaults
+from rnncli.training.tasks import choose
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +132,22 @@ def test_a_fixed_random_network_is_neither_tied_nor_thinned(tmp_path: Path) -> N
     echo, _ = chosen(tmp_path / "t", WORDS, **more, model__cell="echo-state")
     assert lstm.model.tied and lstm.regularization.weight_drop > 0
     assert not echo.model.tied and echo.regularization.weight_drop == 0.0
+
+
+@pytest.mark.parametrize("task", ["lm", "music"])
+def test_a_cell_without_a_recurrent_matrix_is_given_no_setting_for_it(
+    task: str, tmp_path: Path
+) -> None:
+    (tmp_path / "t").write_bytes(WORDS if task == "lm" else b"60 64 67\n" * 300)
+    data = DataConfig(train=(str(tmp_path / "t"),))
+    fixed = {"task": task, "training.epochs": 30, "model.hidden_size": 48}
+    if task == "music":
+        fixed["training.max_seconds"] = 5.0
+    lstm, _ = choose(data, fixed)
+    mingru, _ = choose(data, {**fixed, "model.cell": "mingru"})
+    assert lstm.pop("regularization.weight_drop") > 0
+    assert mingru == lstm
+    Config().with_values({**mingru, **fixed, "model.cell": "mingru"})
 
 
 def test_a_projection_decides_the_size_of_a_tied_embedding(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from rnncli.errors import UsageError
 from rnncli.models.language_model import LanguageModel
 from rnncli.sections import OPTIMIZERS, ModelConfig, OptimizerConfig, RegularizationConfig
 from rnncli.training.optimizers import (
@@ -77,6 +78,15 @@ def test_penalties_on_weights(cell):
     for weight in network.parameters():
         if weight.dim() <= 1:
             assert bool((weight.grad == 0.5).all())
+
+
+@pytest.mark.parametrize("name", ["recurrent_l1", "recurrent_l2"])
+def test_a_penalty_on_matrices_that_are_not_learned_is_refused(name):
+    rates = RegularizationConfig(**{name: 0.1})
+    with pytest.raises(UsageError, match=rf"regularization\.{name}: no recurrent matrix"):
+        WeightPenalty(rates, model("echo-state"))
+    WeightPenalty(RegularizationConfig(l1=0.1, l2=0.1), model("echo-state"))
+    assert WeightPenalty(rates, model("elman")).terms
 
 
 def test_noise_is_taken_back_exactly():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.cells.initialization import remember
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
 
@@ -65,13 +66,10 @@ class FastSlow(Cell):
 
     def reset_parameters(self, config: ModelConfig) -> None:
         super().reset_parameters(config)
-        if config.init == "uniform":
-            return
         for name, bias in self.named_parameters():
             if bias.dim() == 1:
-                size = len(bias) // 4
                 assert name.startswith("a")
-                bias.data[size : 2 * size] = config.forget_bias
+                remember(bias, 1, len(bias) // 4, config)
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         h, c, h_slow, c_slow = state

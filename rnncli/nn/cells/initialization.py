@@ -11,11 +11,11 @@ from rnncli.sections import ModelConfig
 def fill(weight: Tensor, config: ModelConfig, *, recurrent: bool) -> None:
     """Fill a fresh weight: (G, I), (G, H) or a bias (G,).
 
-    ``config.init`` default: matrices with variance 1/I, recurrent ones orthogonal gate by gate
-    (Saxe et al. 2014), biases 0. uniform: everything from U(-init_scale, init_scale). normal:
-    matrices from N(0, init_scale^2), biases 0. For recurrent matrices ``recurrent_init`` may say
-    something else, and ``spectral_radius`` rescales each square block of them. A weight without
-    storage, to be loaded, is left alone.
+    ``config`` is that of the cell (``ModelConfig.cell_start``). ``init`` default: matrices with
+    variance 1/I, recurrent ones orthogonal gate by gate (Saxe et al. 2014), biases 0. uniform:
+    everything from U(-init_scale, init_scale). normal: matrices from N(0, init_scale^2), biases 0.
+    For recurrent matrices ``recurrent_init`` may say something else, and ``spectral_radius``
+    rescales each square block of them. A weight without storage, to be loaded, is left alone.
     """
     if weight.is_meta:
         return
@@ -25,11 +25,11 @@ def fill(weight: Tensor, config: ModelConfig, *, recurrent: bool) -> None:
             for block in square_blocks(weight):
                 _fill_recurrent(block, config)
         elif config.init == "uniform":
-            nn.init.uniform_(weight, -config.init_scale, config.init_scale)
+            nn.init.uniform_(weight, -config.start_scale, config.start_scale)
         elif weight.dim() == 1:
             nn.init.zeros_(weight)
         elif config.init == "normal":
-            nn.init.normal_(weight, std=config.init_scale)
+            nn.init.normal_(weight, std=config.start_scale)
         elif recurrent:
             for block in square_blocks(weight):
                 nn.init.orthogonal_(block)
@@ -42,10 +42,10 @@ def fill(weight: Tensor, config: ModelConfig, *, recurrent: bool) -> None:
 
 def remember(bias: Tensor, gate: int, size: int, config: ModelConfig) -> None:
     """Start a forget gate, number ``gate`` of those of ``size`` units in ``bias`` (G,), at
-    ``forget_bias``: remember by default (Jozefowicz et al. 2015, sec. 2.2). Not with ``init``
-    uniform, which draws everything."""
-    if config.init != "uniform":
-        bias.data[gate * size : (gate + 1) * size] = config.forget_bias
+    ``forget_bias``: remember by default (Jozefowicz et al. 2015, sec. 2.2). ``init`` uniform draws
+    it like everything, unless it is given."""
+    if config.forget_start is not None:
+        bias.data[gate * size : (gate + 1) * size] = config.forget_start
 
 
 def square_blocks(weight: Tensor) -> tuple[Tensor, ...]:
