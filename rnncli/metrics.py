@@ -130,6 +130,38 @@ def _exp(nats: float, count: int) -> float:
 
 
 @dataclass(frozen=True)
+class PairScores:
+    """The loss of targets given their sources. ``nats``: minus the log-probability of all
+    ``tokens``, each target's end counted; ``oov``: how many of them are the unknown one."""
+
+    nats: float
+    tokens: int
+    oov: int
+    tokenizer: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the nats a token, ``</s>`` and ``<unk>`` included."""
+        return _exp(self.nats, self.tokens)
+
+    @property
+    def signature(self) -> str:
+        parts = (f"rnncli:{__version__}", f"tokens:{self.tokenizer}", "eos:counted", "unk:counted")
+        return "|".join((*parts, "given:source", *self.notes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What of the object that ``evaluate --json`` prints is about the references."""
+        return {
+            "nats": self.nats,
+            "tokens": self.tokens,
+            "oov": self.oov,
+            "perplexity": self.perplexity,
+            "perplexity_signature": self.signature,
+        }
+
+
+@dataclass(frozen=True)
 class MusicScores:
     """The loss of pieces of music, every frame of every piece counted: the first one is predicted
     from the initial state and a frame of silence.

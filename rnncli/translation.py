@@ -21,12 +21,14 @@ from rnncli.text.tokenizers import Tokenizer
 @dataclass(frozen=True)
 class Translated:
     """A translation. ``logprob``: nats, the end counted; ``score``: after the length penalty;
-    ``finished``: it ended by itself rather than at the greatest length."""
+    ``finished``: it ended by itself rather than at the greatest length; ``tokens``: its ids without
+    the end."""
 
     text: str
     logprob: float
     score: float
     finished: bool
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,9 @@ class Translator:
             results = beam_search(self._stepper, first, state, beam)
         return [
             [
-                Translated(self._tokenizer.decode(h.tokens), h.logprob, h.score, h.finished)
+                Translated(
+                    self._tokenizer.decode(h.tokens), h.logprob, h.score, h.finished, h.tokens
+                )
                 for h in hypotheses
             ]
             for hypotheses in results

@@ -73,3 +73,46 @@ def tiny_model(
     path = folder / "model.safetensors"
     write_model(path, config=config, tokenizer=trained, weights=weights, scores={}, provenance={})
     return path
+
+
+def tiny_translator(
+    folder: Path,
+    *,
+    seed: int = 0,
+    text: str = "the cat sat on the mat",
+    source_text: str | None = None,
+    scale: float = 3.0,
+    **model: Any,
+) -> Path:
+    """Write an untrained encoder-decoder, with attention unless ``model`` says otherwise, whose
+    vocabulary are the words of ``text``, into ``folder`` and return its file; ``source_text``: of
+    sources with a vocabulary of their own. ``scale`` multiplies the output matrix."""
+    import torch
+
+    from rnncli.checkpoint import write_model
+    from rnncli.config import Config
+    from rnncli.models.encoder_decoder import EncoderDecoder
+    from rnncli.sections import ModelConfig, TokenizerConfig
+    from rnncli.text.tokenizers import train_tokenizer
+
+    sizes = {"layers": 1, "hidden_size": 12, "embedding_size": 10, "cell": "gru"}
+    look = {"attention": "general", "direction": "bidirectional"}
+    network_config = ModelConfig(
+        **{**sizes, **look, "init": "uniform", "init_scale": 0.6, **model}  # type: ignore[arg-type]
+    )
+    kind = TokenizerConfig(kind="word")
+    config = Config(task="translate", tokenizer=kind, model=network_config)
+    words = train_tokenizer(kind, [text])
+    source_words = train_tokenizer(kind, [source_text]) if source_text else None
+    torch.manual_seed(seed)
+    source_size = source_words.vocab_size if source_words else None
+    network = EncoderDecoder(network_config, words.vocab_size, source_size)
+    weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
+    weights["output.W_hy"] = weights["output.W_hy"] * scale
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "model.safetensors"
+    write_model(
+        path, config=config, tokenizer=words, weights=weights, scores={}, provenance={},
+        source_tokenizer=source_words,
+    )  # fmt: skip
+    return path

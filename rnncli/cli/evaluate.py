@@ -6,11 +6,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Context, Option
 
 from rnncli.cli.console import is_terminal, note, print_json, print_table
+from rnncli.cli.evaluate_pairs import FOR_PAIRS, SHARED, PairOptions, evaluate_translation
 from rnncli.cli.models import (
     BadInput,
     Device,
@@ -19,12 +21,13 @@ from rnncli.cli.models import (
     MoreModels,
     StripLines,
     Threads,
+    all_options_but,
     models_and_file,
     refuse_options,
     task_of,
 )
 from rnncli.cli.music import EVALUATE_OPTIONS, evaluate_music
-from rnncli.cli.pairs import TRANSLATION_OPTIONS, evaluate_translation
+from rnncli.cli.pairs import SourceFile, TargetFile
 from rnncli.cli.streams import OnBadInput
 from rnncli.errors import UsageError
 from rnncli.sections import STATES
@@ -41,6 +44,8 @@ EXAMPLES = """
 rnncli evaluate run book.txt
 rnncli evaluate run book.txt --columns 16 --json
 rnncli evaluate tunes music.txt
+paste sources.txt targets.txt | rnncli evaluate translator --beam-size 1 --confidence
+rnncli evaluate translator --source sources.txt --target targets.txt --against-output other.txt
 tail -n 20 book.txt | rnncli evaluate run --cache-window 500 --cache-theta 0.3 --cache-lambda 0.1
 """
 
@@ -56,11 +61,30 @@ def evaluate(
     file: InputFile = None,
     more: MoreModels = None,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
-    source: Annotated[
-        str | None, Option("--source", metavar="F", help="Lines to translate; with --target.")
+    source: SourceFile = None,
+    target: TargetFile = None,
+    beam_size: Annotated[
+        int, Option("--beam-size", metavar="N", min=1, help="Of translate; 1: greedy.")
+    ] = 5,
+    length_penalty: Annotated[
+        float, Option("--length-penalty", metavar="X", min=0.0, help="Of translate; 0: none.")
+    ] = 1.0,
+    batch_size: Annotated[
+        int, Option("--batch-size", metavar="N", min=1, help="Pairs run at once.")
+    ] = 32,
+    lowercase: Annotated[
+        bool, Option("--lowercase", help="BLEU and chrF of lower-cased text.")
+    ] = False,
+    confidence: Annotated[
+        bool, Option("--confidence", help="BLEU's and chrF's 95 % intervals, by resampling.")
+    ] = False,
+    against: Annotated[
+        Path | None,
+        Option("--against", metavar="MODEL", help="Test the difference from this translator."),
     ] = None,
-    target: Annotated[
-        str | None, Option("--target", metavar="F", help="Their translations, line by line.")
+    against_output: Annotated[
+        str | None,
+        Option("--against-output", metavar="F", help="The same from these translations."),
     ] = None,
     state: Annotated[
         str | None,
@@ -125,7 +149,8 @@ def evaluate(
     static ones. Several models are an ensemble: the mean of their probabilities.
 
     A model of translation is measured in BLEU and chrF (sacreBLEU's), on a table of pairs or on
-    --source and --target.
+    --source and --target, and by the perplexity of the given targets. --against another system is
+    a paired bootstrap test: whether the difference is more than chance.
 
     A model of music is measured in nats a frame, on one piece a line; of the options it takes
     --json, --precision, --device and --threads.
@@ -136,21 +161,26 @@ def evaluate(
     from rnncli.runtime import prepare
 
     paths, name = models_and_file(model, file, more)
-    if task_of(paths[0]) == "translate":
-        refuse_options(context, TRANSLATION_OPTIONS, "a model of translation")
+    task = task_of(paths[0])
+    if task == "translate":
+        refuse_options(context, FOR_PAIRS | SHARED, "a model of translation")
+        pairs = PairOptions(
+            source, target, beam_size, length_penalty, batch_size, lowercase, confidence, against,
+            against_output,
+        )  # fmt: skip
         evaluate_translation(
-            paths, name, source, target, as_json=as_json, device=device, threads=threads
-        )
+            paths, name, pairs, as_json=as_json, on_bad_input=on_bad_input, device=device,
+            threads=threads,
+        )  # fmt: skip
         return
-    if source is not None or target is not None:
-        raise UsageError("--source and --target are for models of translation")
-    if task_of(paths[0]) == "music":
+    if task == "music":
         refuse_options(context, EVALUATE_OPTIONS, "a model of music")
         evaluate_music(
             paths[0], name or "-", as_json=as_json, precision=precision, device=device,
             threads=threads,
         )  # fmt: skip
         return
+    refuse_options(context, all_options_but(context, *FOR_PAIRS), "a language model")
     cache = _cache(cache_window, cache_theta, cache_lambda)
     adaptation = _dynamic(dynamic, dynamic_lr, dynamic_decay, dynamic_segment, dynamic_train)
     runtime = prepare(device, precision, threads)

@@ -72,6 +72,11 @@ def task_of(model: Path) -> str:
     return str(read_header(model).config.get("task", "lm"))
 
 
+def all_options_but(context: Context, *names: str) -> frozenset[str]:
+    """The names of the command's parameters, without ``names``."""
+    return frozenset(parameter.name or "" for parameter in context.command.params) - {*names}
+
+
 def refuse_options(context: Context, allowed: frozenset[str], what: str) -> None:
     """Raise UsageError for an option that was given and is not ``allowed`` (names of parameters)
     with ``what``, such as "a model of music"."""

@@ -1,70 +1,114 @@
-"""What ``evaluate`` does with a model of translation."""
+"""Pairs as commands read them: the lines of a table, or of two files side by side, as they come."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Annotated, Protocol
 
-from rnncli.cli.console import print_json, print_table
+from typer import Option
+
+from rnncli.cli.streams import LineReader, OnBadInput, open_lines
 from rnncli.errors import DataError, UsageError
 
-TRANSLATION_OPTIONS = frozenset(
-    {"model", "file", "more", "source", "target", "as_json", "device", "threads"}
-)
-BEAM_SIZE = 5
+if TYPE_CHECKING:
+    from rnncli.text.pairs import Pair
+
+SourceFile = Annotated[
+    str | None,
+    Option("--source", metavar="F", help="For a model of translation: sources; with --target."),
+]
+TargetFile = Annotated[
+    str | None, Option("--target", metavar="F", help="Their translations, line by line.")
+]
 
 
-def evaluate_translation(
-    models: list[Path],
+class PairReader(Protocol):
+    """Pairs in order. ``name`` is for messages."""
+
+    @property
+    def name(self) -> str: ...
+
+    def batches(self, max_pairs: int) -> Iterator[Sequence[Pair | None]]:
+        """At most ``max_pairs`` at once, and no more than are there already; None for a line that
+        is none."""
+        ...
+
+
+@contextmanager
+def open_pairs(
     table: str | None,
     source: str | None,
     target: str | None,
     *,
-    as_json: bool,
-    device: str,
-    threads: int,
-) -> None:
-    """Translate the sources of a table, or of a file, and print what the translations are worth."""
-    from rnncli.evaluation.translation import bleu_and_chrf, exact_match, token_error_rate
-    from rnncli.loading import load_translators
-    from rnncli.runtime import prepare
-    from rnncli.text.pairs import PairFiles, read_pairs
-    from rnncli.translation import SearchOptions, Translator
+    on_bad_input: OnBadInput = OnBadInput.REPLACE,
+    any_bytes: bool = False,
+    strict: bool = False,
+) -> Iterator[PairReader]:
+    """The pairs of a ``table`` (source TAB target; None without the others: standard input), or of
+    a ``source`` and a ``target``. Either side of a pair may be empty.
 
+    A line of a table without two columns is an error when ``strict``; else it is no pair: a blank
+    one silently, any other as a bad line. Raises UsageError for files that do not go together, and
+    as ``open_lines``; reading raises DataError for files of unequal length.
+    """
     if (source is None) != (target is None):
         raise UsageError("--source and --target: give both, or a table of pairs")
     if source is not None and table is not None:
         raise UsageError("give a table of pairs, or --source and --target, not both")
-    runtime = prepare(device, "float32", threads)
-    loaded = load_translators(models, runtime.device)
-    files = PairFiles(table or (None if source else "-"), source, target)
-    pairs = list(read_pairs(files))
-    if not pairs:
-        raise DataError(f"{files.name}: no pairs to translate")
-    translator = Translator(
-        [one.model for one in loaded], loaded[0].tokenizer, SearchOptions(beam_size=BEAM_SIZE),
-        reverse_source=loaded[0].config.model.reverse_source,
-        source_tokenizer=loaded[0].source_tokenizer,
-    )  # fmt: skip
-    found = translator.best([left for left, _ in pairs])
-    references = [right for _, right in pairs]
-    bleu, chrf = bleu_and_chrf(found, references)
-    exact, errors = exact_match(found, references), token_error_rate(found, references)
-    if as_json:
-        print_json(
-            {"bleu": bleu.value, "chrf": chrf.value, "exact_match": exact,
-             "token_error_rate": errors, "pairs": len(pairs),
-             "beam_size": BEAM_SIZE, "signature": bleu.signature,
-             "chrf_signature": chrf.signature}
-        )  # fmt: skip
-        return
-    rows = [
-        ("BLEU", f"{bleu.value:.2f}"),
-        ("chrF", f"{chrf.value:.2f}"),
-        ("exact match", f"{exact:.2%}"),
-        ("word error rate", f"{errors:.2%}"),
-        ("pairs", f"{len(pairs):,}"),
-        ("beam size", f"{BEAM_SIZE}"),
-        ("signature", bleu.signature),
-        ("chrF's signature", chrf.signature),
-    ]
-    print_table(rows, f"{files.name} under {', '.join(map(str, models))}")
+    if source == target == "-":
+        raise UsageError("--source - and --target -: standard input has one of them")
+    with ExitStack() as files:
+        left, *right = [
+            files.enter_context(open_lines(name, on_bad_input=on_bad_input, any_bytes=any_bytes))
+            for name in ([table] if source is None else [source, target])
+        ]
+        yield _TwoFiles(left, right[0]) if right else _Table(left, strict)
+
+
+class _Table:
+    def __init__(self, reader: LineReader, strict: bool) -> None:
+        self.name = reader.name
+        self._reader, self._strict = reader, strict
+        if not strict:
+            reader.repair = "repaired with U+FFFD or, where they are no pair, left out"
+
+    def batches(self, max_pairs: int) -> Iterator[Sequence[Pair | None]]:
+        for lines in self._reader.batches(max_pairs):
+            first = self._reader.lines - len(lines) + 1
+            yield [self._pair(number, line) for number, line in enumerate(lines, first)]
+
+    def _pair(self, number: int, line: str) -> Pair | None:
+        from rnncli.text.pairs import split_pair
+
+        try:
+            return split_pair(line)
+        except DataError as error:
+            if self._strict:
+                raise DataError(f"{self.name}:{number}: {error}") from None
+            if line:
+                self._reader.bad_line(number, str(error), "")
+            return None
+
+
+class _TwoFiles:
+    def __init__(self, source: LineReader, target: LineReader) -> None:
+        self.name = f"{source.name} and {target.name}"
+        self._source, self._target = source, target
+
+    def batches(self, max_pairs: int) -> Iterator[Sequence[Pair | None]]:
+        sources = self._source.batches(max_pairs)
+        targets = chain.from_iterable(self._target.batches(max_pairs))
+        for lines in sources:
+            others = list(islice(targets, len(lines)))
+            if len(others) < len(lines):
+                break
+            yield list(zip(lines, others, strict=True))
+        for _ in chain(sources, targets):  # what is left of one of them is counted
+            pass
+        counts = self._source.lines, self._target.lines
+        if counts[0] != counts[1]:
+            from rnncli.text.pairs import unequal_files
+
+            raise unequal_files((self._source.name, self._target.name), counts)

@@ -46,7 +46,7 @@ def draw(title: str, panels: Sequence[Panel]) -> str:
         f'viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="11">',
         f"<title>{escape(title)}</title>",
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
-        _text(12, 24, title, size=14),
+        text_at(12, 24, title, size=14),
     ]
     for number, panel in enumerate(panels):
         parts += [f'<g transform="translate(0,{40 + HEIGHT * number})">', *_panel(panel), "</g>"]
@@ -57,15 +57,15 @@ def _panel(panel: Panel) -> Iterator[str]:
     """The elements of one chart, the origin being its upper left corner."""
     axes = _Axes(panel)
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    yield _text(LEFT, TOP - 12, panel.title, size=12)
+    yield text_at(LEFT, TOP - 12, panel.title, size=12)
     for value, label in axes.y_ticks():
         y = axes.y(value)
         yield f'<path d="M{LEFT} {y:.1f}H{right}" stroke="#ddd"/>'
-        yield _text(LEFT - 6, y + 4, label, anchor="end")
+        yield text_at(LEFT - 6, y + 4, label, anchor="end")
     for value, label in axes.x_ticks():
-        yield _text(axes.x(value), bottom + 16, label, anchor="middle")
+        yield text_at(axes.x(value), bottom + 16, label, anchor="middle")
     yield f'<path d="M{LEFT} {TOP}V{bottom}H{right}" fill="none" stroke="#333"/>'
-    yield _text((LEFT + right) / 2, bottom + 32, panel.x_label, anchor="middle")
+    yield text_at((LEFT + right) / 2, bottom + 32, panel.x_label, anchor="middle")
     for line in panel.lines:
         colour = COLOURS[line.colour % len(COLOURS)]
         band = [(x, low, high) for x, low, high in line.band if axes.shows(low)]
@@ -82,7 +82,7 @@ def _panel(panel: Panel) -> Iterator[str]:
         dash = ' stroke-dasharray="5 4"' if line.dashed else ""
         y = TOP + 8 + apart * number
         yield f'<path d="M{right + 10} {y:.1f}h18" stroke="{colour}"{dash}/>'
-        yield _text(right + 32, y + 4, line.label)
+        yield text_at(right + 32, y + 4, line.label)
 
 
 class _Axes:
@@ -138,7 +138,8 @@ def _round_values(low: float, high: float) -> list[float]:
     return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "start", size: int = 11) -> str:
+def text_at(x: float, y: float, text: str, *, anchor: str = "start", size: int = 11) -> str:
+    """An element with ``text``, whose ``anchor`` (start, middle, end) is at (x, y)."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}">'
         f"{escape(text)}</text>"

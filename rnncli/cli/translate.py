@@ -20,12 +20,14 @@ from rnncli.cli.models import (
 from rnncli.cli.streams import LineWriter, OnBadInput, open_lines
 
 if TYPE_CHECKING:
+    from rnncli.cli.attention_map import AttentionMaps
     from rnncli.translation import Translated, Translator
 
 EXAMPLES = """
 echo "a child will work ." | rnncli translate translator
 rnncli translate translator sources.txt --beam-size 1
 rnncli translate translator sources.txt --n-best 2 --json
+echo "a child will work ." | rnncli translate translator --explain --explain-svg attention.svg
 """
 
 
@@ -49,6 +51,12 @@ def translate(
         int, Option("--batch-size", metavar="N", min=1, help="Lines translated at once.")
     ] = 32,
     as_json: Annotated[bool, Option("--json", help="One JSON object for each line.")] = False,
+    explain: Annotated[
+        bool, Option("--explain", help="Draw on stderr where each translation looked.")
+    ] = False,
+    explain_svg: Annotated[
+        str | None, Option("--explain-svg", metavar="FILE", help="The same as a picture.")
+    ] = None,
     on_bad_input: BadInput = OnBadInput.REPLACE,
     device: Device = "auto",
     threads: Threads = 0,
@@ -76,18 +84,33 @@ def translate(
         reverse_source=models[0].config.model.reverse_source,
         source_tokenizer=models[0].source_tokenizer,
     )  # fmt: skip
+    maps = None
+    if explain or explain_svg is not None:
+        from rnncli.cli.attention_map import AttentionMaps
+
+        maps = AttentionMaps(models, explain, explain_svg)
     writer = LineWriter()
     with open_lines(name, on_bad_input=on_bad_input) as reader:
         for lines in reader.batches(batch_size * 8):
-            writer.write(_answers(translator, lines, n_best, as_json))
+            writer.write(_answers(translator, lines, n_best, as_json, maps))
+    if maps:
+        maps.finish()
 
 
-def _answers(translator: Translator, lines: list[str], n_best: int, as_json: bool) -> Iterator[str]:
+def _answers(
+    translator: Translator,
+    lines: list[str],
+    n_best: int,
+    as_json: bool,
+    maps: AttentionMaps | None = None,
+) -> Iterator[str]:
     import json
 
     for line, found in zip(lines, translator(lines), strict=True):
         if found and not found[0].finished:
             note(f"a translation was cut at its greatest length: {line[:60]!r}")
+        if found and maps:
+            maps.add(line, found[0])
         if not as_json:
             yield found[0].text if found else ""
             continue

@@ -1,17 +1,19 @@
 """N-best lists: hypotheses that share an id, as Moses writes them or as tab-separated columns.
 
 Moses: ``id ||| text ||| features ||| score``, where features, score and what follows may be left
-out. Tab-separated: id, text, and perhaps a score and more columns.
+out. Tab-separated: id, text, and perhaps a score and more columns. For a model of translation the
+id is the number of the source's line, from 0, as Moses counts them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rnncli.errors import DataError, UsageError, choices_hint
-from rnncli.evaluation.scoring import LineScorer
+from rnncli.evaluation.pair_scoring import PairScorer
+from rnncli.evaluation.scoring import LineScore, LineScorer
 
 FORMATS = ("auto", "moses", "tsv")
 _BAR = "|||"
@@ -69,6 +71,48 @@ def combine(given: float | None, log_p: float, weight: float) -> float:
     return log_p if given is None else (1.0 - weight) * given + weight * log_p
 
 
+class NoSource(DataError):
+    """An entry whose id names no line of the source: the list is of another text."""
+
+
+EntryScorer = Callable[[Sequence[Hypothesis]], Sequence[LineScore | NoSource]]
+
+
+class ByText:
+    """The score of each entry's text under language models."""
+
+    def __init__(self, scorer: LineScorer) -> None:
+        self._scorer = scorer
+
+    def __call__(self, entries: Sequence[Hypothesis]) -> list[LineScore]:
+        return self._scorer([entry.text for entry in entries])
+
+
+class BySource:
+    """The score of each entry's text as a translation of the line of ``sources`` that its id names;
+    ``name`` is theirs, for messages."""
+
+    def __init__(self, scorer: PairScorer, sources: Sequence[str], name: str) -> None:
+        self._scorer, self._sources, self._name = scorer, sources, name
+
+    def __call__(self, entries: Sequence[Hypothesis]) -> list[LineScore | NoSource]:
+        numbers = [self._number(entry.id) for entry in entries]
+        scores = iter(self._scorer([
+            (self._sources[number], entry.text)
+            for number, entry in zip(numbers, entries, strict=True)
+            if isinstance(number, int)
+        ]))  # fmt: skip
+        return [one if isinstance(one, NoSource) else next(scores) for one in numbers]
+
+    def _number(self, id: str) -> int | NoSource:
+        number = int(id) if id.isascii() and id.isdigit() else -1
+        if 0 <= number < len(self._sources):
+            return number
+        last = len(self._sources) - 1
+        lines = f"its lines are 0 to {last:,}" if last >= 0 else "it is empty"
+        return NoSource(f"id {id[:60]!r} names no line of the source {self._name}; {lines}")
+
+
 @dataclass(frozen=True)
 class Rescored:
     """A line as it is to be written, its id, and its combined score."""
@@ -84,7 +128,7 @@ class Rescorer:
     an unknown format or a ``weight`` outside 0 to 1."""
 
     def __init__(
-        self, scorer: LineScorer, *, weight: float, unit: float = 1.0, format: str = "auto"
+        self, scorer: EntryScorer, *, weight: float, unit: float = 1.0, format: str = "auto"
     ) -> None:
         if format not in FORMATS:
             raise UsageError(f"--format: unknown value {format!r}{choices_hint(format, FORMATS)}")
@@ -96,7 +140,8 @@ class Rescorer:
         self._format = format
 
     def __call__(self, lines: Sequence[str]) -> list[Rescored | DataError]:
-        """One result for each line, in order: an error for a line that is no entry."""
+        """One result for each line, in order: an error for a line that is no entry, and NoSource
+        for one of another text."""
         if self._format == "auto":
             for line in lines:
                 if line.strip():
@@ -104,9 +149,9 @@ class Rescorer:
                     break
         parsed = [self._parse(line) for line in lines]
         entries = [one for one in parsed if isinstance(one, Hypothesis)]
-        scores = iter(self._scorer([entry.text for entry in entries]))
+        scores = iter(self._scorer(entries))
         return [
-            one if isinstance(one, DataError) else self._rescored(one, next(scores).total_nats)
+            one if isinstance(one, DataError) else self._rescored(one, next(scores))
             for one in parsed
         ]
 
@@ -116,8 +161,10 @@ class Rescorer:
         except DataError as error:
             return error
 
-    def _rescored(self, entry: Hypothesis, nats: float) -> Rescored:
-        log_p = -nats / self._unit
+    def _rescored(self, entry: Hypothesis, score: LineScore | NoSource) -> Rescored | NoSource:
+        if isinstance(score, NoSource):
+            return score
+        log_p = -score.total_nats / self._unit
         combined = combine(entry.score, log_p, self._weight)
         return Rescored(entry.id, combined, render(entry, self._format, log_p, combined))
 

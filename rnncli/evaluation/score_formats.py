@@ -64,6 +64,10 @@ class ScoreFormat:
         """The lines to write for one line."""
         raise NotImplementedError
 
+    def missing(self) -> list[str]:
+        """The lines to write for one that has no score."""
+        return [] if self.level == "summary" else [""]
+
     def end(self, totals: ScoreTotals, name: str) -> list[str]:
         """The lines to write after all lines of the file ``name``."""
         raise NotImplementedError
@@ -110,6 +114,9 @@ class Json(ScoreFormat):
             values["pieces"] = self.pieces(score)
             values["logprobs"] = [_rounded(log) for log in self.logs(score)]
         return [json.dumps(values, ensure_ascii=False)]
+
+    def missing(self) -> list[str]:
+        return [] if self.level == "summary" else [json.dumps({"logprob": None})]
 
     def end(self, totals: ScoreTotals, name: str) -> list[str]:
         if self.level != "summary":

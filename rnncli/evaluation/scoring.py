@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from rnncli.evaluation.language_model import nats_of_lines
-from rnncli.loading import Loaded
+from rnncli.loading import Loaded, Network
 from rnncli.nn.stack import Run
 
 
@@ -51,9 +51,7 @@ class LineScorer:
         strip_lines: bool = False,
     ) -> None:
         self.tokenizer = models[0].tokenizer
-        self._models = [
-            copy.deepcopy(m.model).to(dtype) if dtype != torch.float32 else m.model for m in models
-        ]
+        self._models = [in_precision(loaded.model, dtype) for loaded in models]
         self._run_as = Run(dtype=dtype)
         self._lines_at_once = lines_at_once
         self._strip_lines = strip_lines
@@ -75,6 +73,11 @@ class LineScorer:
             unknown = np.array([token == unk for token in tokens])
             scores.append(LineScore(line, tokens, _mean_probability(nats), unknown))
         return scores
+
+
+def in_precision(model: Network, dtype: torch.dtype) -> Network:
+    """``model``, whose weights are float32, or a copy of it in ``dtype``."""
+    return model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
 
 
 def _mean_probability(nats: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:

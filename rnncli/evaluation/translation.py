@@ -3,17 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from rnncli.evaluation.significance import RESAMPLES, Estimate, metrics, resampled
 from rnncli.metrics import Score
 
 
-def bleu_and_chrf(translations: Sequence[str], references: Sequence[str]) -> tuple[Score, Score]:
-    """Corpus BLEU and chrF of detokenised text, one reference each, with sacreBLEU's signatures."""
-    from sacrebleu.metrics.bleu import BLEU
-    from sacrebleu.metrics.chrf import CHRF
+@dataclass(frozen=True)
+class Quality:
+    """What a system's translations are worth. ``estimates`` are BLEU's and chrF's, where there was
+    resampling."""
 
+    bleu: Score
+    chrf: Score
+    exact_match: float
+    token_error_rate: float
+    estimates: tuple[Estimate, Estimate] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What of the object that ``evaluate --json`` prints is about the translations."""
+        values = {
+            "bleu": self.bleu.value,
+            "chrf": self.chrf.value,
+            "exact_match": self.exact_match,
+            "token_error_rate": self.token_error_rate,
+            "signature": self.bleu.signature,
+            "chrf_signature": self.chrf.signature,
+        }
+        if self.estimates is None:
+            return values
+        spread = {
+            one.score.name: {"mean": one.mean, "half_width": one.half_width}
+            for one in self.estimates
+        }
+        confidence = {"level": 0.95, "resamples": RESAMPLES, **spread}
+        p_values = {
+            one.score.name: one.p_value for one in self.estimates if one.p_value is not None
+        }
+        return {**values, "confidence": confidence, **({"p_value": p_values} if p_values else {})}
+
+
+def measure(
+    systems: Sequence[Sequence[str]],
+    references: Sequence[str],
+    *,
+    lowercase: bool = False,
+    confidence: bool = False,
+) -> list[Quality]:
+    """What each system's translations are worth. Several are resampled and tested against the
+    first; one is with ``confidence``. ``lowercase`` is for BLEU and chrF alone."""
+    if len(systems) == 1 and not confidence:
+        scores = bleu_and_chrf(systems[0], references, lowercase=lowercase)
+        return [_quality(systems[0], references, scores, None)]
+    found = []
+    estimates = resampled(systems, references, lowercase=lowercase)
+    for lines, (bleu, chrf) in zip(systems, estimates, strict=True):
+        found.append(_quality(lines, references, (bleu.score, chrf.score), (bleu, chrf)))
+    return found
+
+
+def _quality(
+    lines: Sequence[str],
+    references: Sequence[str],
+    scores: tuple[Score, Score],
+    estimates: tuple[Estimate, Estimate] | None,
+) -> Quality:
+    exact, errors = exact_match(lines, references), token_error_rate(lines, references)
+    return Quality(*scores, exact, errors, estimates)
+
+
+def bleu_and_chrf(
+    translations: Sequence[str], references: Sequence[str], *, lowercase: bool = False
+) -> tuple[Score, Score]:
+    """Corpus BLEU and chrF of detokenised text, one reference each, with sacreBLEU's signatures."""
     scores = []
-    for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
+    for name, metric in metrics(lowercase).items():
         value = metric.corpus_score(list(translations), [list(references)]).score
         scores.append(Score(name, float(value), "percent", str(metric.get_signature())))
     return scores[0], scores[1]

@@ -54,11 +54,20 @@ def read_pairs(files: PairFiles) -> Iterator[Pair]:
 
 def _from_table(path: str) -> Iterator[Pair]:
     for number, line in enumerate(read_lines(path), 1):
-        columns = line.split("\t")
-        if len(columns) != 2:
-            what = "1 column" if len(columns) == 1 else f"{len(columns)} columns"
-            raise DataError(f"{path}:{number}: {what}; expected two, source TAB target")
-        yield columns[0], columns[1]
+        try:
+            yield split_pair(line)
+        except DataError as error:
+            raise DataError(f"{path}:{number}: {error}") from None
+
+
+def split_pair(line: str) -> Pair:
+    """The two columns of a table's line. Raises DataError, without a place, when there are not
+    two."""
+    columns = line.split("\t")
+    if len(columns) != 2:
+        what = "1 column" if len(columns) == 1 else f"{len(columns)} columns"
+        raise DataError(f"{what}; expected two, source TAB target")
+    return columns[0], columns[1]
 
 
 def _from_files(source: str, target: str) -> Iterator[Pair]:
@@ -67,11 +76,16 @@ def _from_files(source: str, target: str) -> Iterator[Pair]:
         if left is None or right is None:
             longer = number + 1 + sum(1 for _ in lines)
             counts = (number, longer) if left is None else (longer, number)
-            raise DataError(
-                f"{source} has {counts[0]:,} lines and {target} {counts[1]:,}; "
-                "they must be translations of each other, line by line"
-            )
+            raise unequal_files((source, target), counts)
         yield left, right
+
+
+def unequal_files(names: tuple[str, str], counts: tuple[int, int]) -> DataError:
+    """The error for the files of a source and a target that have not one number of lines."""
+    return DataError(
+        f"{names[0]} has {counts[0]:,} lines and {names[1]} {counts[1]:,}; "
+        "they must be translations of each other, line by line"
+    )
 
 
 def pair_files(

@@ -64,7 +64,8 @@ def test_every_option_is_described(name):
 
 def sandbox(folder: Path) -> None:
     """What the examples find: texts, a tokenizer, the folder of a run with a model, music with a
-    model of its own in ``tunes``, pairs with one in ``translator``."""
+    model of its own in ``tunes``, pairs with one in ``translator`` and another system's ``other``
+    translations."""
     text = (ROOT / "sample_data" / "book.txt").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.strip()]
     for name, part in (("book", lines[:200]), ("valid", lines[200:220]), ("test", lines[220:240])):
@@ -94,7 +95,7 @@ def sandbox(folder: Path) -> None:
     )
     pairs = (ROOT / "sample_data" / "pairs.tsv").read_text(encoding="utf-8").splitlines()[:200]
     sides = [pair.split("\t") for pair in pairs]
-    for name, side in (("sources", 0), ("targets", 1)):
+    for name, side in (("sources", 0), ("targets", 1), ("other", 1)):
         text = "".join(f"{pair[side]}\n" for pair in sides)
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")
     words = train_tokenizer(TokenizerConfig(kind="word"), [side for pair in sides for side in pair])

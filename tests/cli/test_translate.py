@@ -48,6 +48,7 @@ def test_evaluate_on_pairs(folder: Path):
     figures = json.loads(out)
     assert figures["bleu"] > 95 and figures["exact_match"] > 0.95
     assert "tok:13a" in figures["signature"] and "version:" in figures["signature"]
+    assert 1 < figures["perplexity"] < 1.1
 
 
 def test_wrong_models_and_files(folder: Path, tmp_path: Path):
@@ -55,7 +56,7 @@ def test_wrong_models_and_files(folder: Path, tmp_path: Path):
                   "--max-steps", 1, "--hidden-size", 8)[0] == 0  # fmt: skip
     code, _, err = call("translate", tmp_path / "lm", input=b"a\n")
     assert code == 2 and "model for --task lm; this needs a model of translation" in err
-    code, _, err = call("score", folder / "run", input=b"a\n")
+    code, _, err = call("generate", folder / "run", input=b"a\n")
     assert code == 2 and "model for --task translate; this needs a language model" in err
     code, _, err = call("translate", folder / "run", "--n-best", 2, input=b"a\n")
     assert code == 2 and "--n-best: needs --json" in err

@@ -9,18 +9,27 @@ from typing import Any
 import pytest
 
 from rnncli.errors import DataError, UsageError
-from rnncli.evaluation.nbest import BestOfEach, Rescored, Rescorer, parse
+from rnncli.evaluation.nbest import (
+    BestOfEach,
+    BySource,
+    ByText,
+    NoSource,
+    Rescored,
+    Rescorer,
+    parse,
+)
 
 
-class Lengths:
+def lengths(texts: Sequence[str]) -> list[Any]:
     """A scorer for which a text costs one nat a character."""
+    return [SimpleNamespace(total_nats=float(len(text))) for text in texts]
 
-    def __call__(self, texts: Sequence[str]) -> list[Any]:
-        return [SimpleNamespace(total_nats=float(len(text))) for text in texts]
+
+BY_TEXT = ByText(lengths)  # type: ignore[arg-type]
 
 
 def lines(given: list[str], weight: float = 0.25, **options: Any) -> list[str]:
-    rescorer = Rescorer(Lengths(), weight=weight, **options)  # type: ignore[arg-type]
+    rescorer = Rescorer(BY_TEXT, weight=weight, **options)
     results = rescorer(given)
     assert all(isinstance(one, Rescored) for one in results)
     return [one.line for one in results if isinstance(one, Rescored)]
@@ -61,10 +70,29 @@ def test_weights_and_bases():
 
 
 def test_the_first_line_that_is_not_blank_decides_the_format():
-    rescorer = Rescorer(Lengths(), weight=0.5)  # type: ignore[arg-type]
+    rescorer = Rescorer(BY_TEXT, weight=0.5)
     assert [type(one) for one in rescorer(["", "0 ||| a\tb"])] == [DataError, Rescored]
     assert [type(one) for one in rescorer(["0\tno bars", "0 ||| a"])] == [DataError, Rescored]
     assert lines(["0\ta ||| b"]) == ["0\ta ||| b\t-7.0000\t-7.0000"]
+
+
+def test_the_id_names_the_line_of_the_source():
+    seen = []
+
+    def scorer(pairs: Sequence[tuple[str, str]]) -> list[Any]:
+        seen.extend(pairs)
+        return lengths([target for _, target in pairs])
+
+    by = BySource(scorer, ["eins", "zwei"], "s.txt")  # type: ignore[arg-type]
+    given = ["1\tabc\t-1", "no entry", "2\tab", "0\ta", "-1\ta", "x\ta", "01\tabcd"]
+    results = Rescorer(by, weight=1.0)(given)
+    assert seen == [("zwei", "abc"), ("eins", "a"), ("zwei", "abcd")]
+    kinds = [Rescored, DataError, NoSource, Rescored, NoSource, NoSource, Rescored]
+    assert [type(one) for one in results] == kinds
+    assert [one.score for one in results if isinstance(one, Rescored)] == [-3.0, -1.0, -4.0]
+    assert str(results[2]) == "id '2' names no line of the source s.txt; its lines are 0 to 1"
+    (nothing,) = Rescorer(BySource(scorer, [], "s"), weight=1.0)(["0\ta"])  # type: ignore[arg-type]
+    assert str(nothing).endswith("it is empty")
 
 
 @pytest.mark.parametrize(
@@ -83,9 +111,9 @@ def test_what_is_no_entry(line: str, format: str, message: str):
 
 def test_unknown_values():
     with pytest.raises(UsageError, match="--format: unknown value 'mooses'; did you mean 'moses'"):
-        Rescorer(Lengths(), weight=0.5, format="mooses")  # type: ignore[arg-type]
+        Rescorer(BY_TEXT, weight=0.5, format="mooses")
     with pytest.raises(UsageError, match="--weight 2"):
-        Rescorer(Lengths(), weight=2.0)  # type: ignore[arg-type]
+        Rescorer(BY_TEXT, weight=2.0)
 
 
 def test_the_best_of_each_id():
