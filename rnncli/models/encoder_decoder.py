@@ -24,11 +24,15 @@ from rnncli.nn.stack import Run, Stack
 from rnncli.nn.state import CellState, State
 from rnncli.sections import ModelConfig, RegularizationConfig
 
+_SCORES = 1 << 26
+"""So many numbers ``attention_weights`` has attention make at once."""
+
 
 @dataclass(frozen=True)
 class DecoderState:
     """A decoder between two tokens. ``memory``: the source's annotations (B, S, M) and ``keys``
-    what attention made of them (B, S, K); no more than a dimension of size 0 without attention."""
+    what attention made of them (B, S, K); no more than a dimension of size 0 without attention.
+    In a beam ``layers`` has several rows for each of these."""
 
     layers: State
     memory: Tensor
@@ -41,6 +45,13 @@ class DecoderState:
             self.memory.index_select(0, rows),
             self.keys.index_select(0, rows),
         )
+
+    def regroup(self, rows: Tensor, sources: Tensor | None) -> DecoderState:
+        """As ``rnncli.decoding.protocol.DecoderState``: annotations are kept once a source."""
+        memory, keys = self.memory, self.keys
+        if sources is not None:
+            memory, keys = memory.index_select(0, sources), keys.index_select(0, sources)
+        return DecoderState(self.layers.regroup(rows, sources), memory, keys)
 
 
 class EncoderDecoder(nn.Module):
@@ -289,18 +300,21 @@ class EncoderDecoder(nn.Module):
         if self.attention is not None:
             h, _ = self.decoder(y, state.layers, Run(), None)
             h = h.to(y.dtype)
-            weights: Tensor = self.attention(h.transpose(0, 1), state.keys, state.memory)[1]
-            return weights.transpose(0, 1)
+            # Additive scores take (B, T, S, H) at once: of a very long source few steps at a time.
+            steps = max(1, _SCORES // (state.keys.numel() + 1))
+            parts = h.transpose(0, 1).split(steps, 1)
+            found = [self.attention(part, state.keys, state.memory)[1] for part in parts]
+            return torch.cat(found, 1).transpose(0, 1)
         assert self.attentive is not None
-        cell, first, found = self.attentive, state.layers.layers[0], []
+        cell, first, seen = self.attentive, state.layers.layers[0], []
         projected = cell.project(y, first, y.dtype)
         matrices = cell.step_weights()
         for x in projected:
             first, looked = cell.step_and_weights(
                 x, first, lambda name, v: F.linear(v, matrices[name])
             )
-            found.append(looked)
-        return torch.stack(found)
+            seen.append(looked)
+        return torch.stack(seen)
 
     # -- the step contract -------------------------------------------------------------------
 
@@ -309,10 +323,15 @@ class EncoderDecoder(nn.Module):
         return self.encode(source, Run(), None)
 
     def step(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        """tokens: (B,) -> logits (B, V) and the next state."""
-        y = self.target_embedding(tokens).unsqueeze(0)
-        h, layers = self.decoder.step(self._decoder_input(y, state)[0], state.layers)
-        logits = self.output.logits(self._read_out(h.unsqueeze(0), y, state)[0], self.tied_weight)
+        """tokens: (B,) -> logits (B, V) and the next state. The rows of one source, side by side,
+        read its annotations together, as if they were its time steps."""
+        sources = len(state.memory)
+        y = self.target_embedding(tokens.reshape(sources, -1).t())
+        x = self._decoder_input(y, state).transpose(0, 1).flatten(0, 1)
+        h, layers = self.decoder.step(x, state.layers)
+        h = h.reshape(sources, -1, h.shape[1]).transpose(0, 1)
+        read = self._read_out(h, y, state).transpose(0, 1).flatten(0, 1)
+        logits = self.output.logits(read, self.tied_weight)
         return logits, DecoderState(layers, state.memory, state.keys)
 
 

@@ -113,11 +113,12 @@ class AttentiveCell(Wrapper):
         self, query: Tensor, memory: Tensor, keys: Tensor, product: Product
     ) -> tuple[Tensor, Tensor]:
         """query: (B, H) -> the annotations weighted by their scores against it (B, M), and the
-        weights (B, S)."""
+        weights (B, S). In a beam memory and keys have one row for several of the query's."""
         if self.attention.kind == "additive":
             query = product("attention.W_a", query)
-        weights = torch.softmax(self.attention.scores(query.unsqueeze(1), keys), dim=2)
-        return (weights @ memory).squeeze(1), weights.squeeze(1)
+        queries = query.reshape(len(memory), -1, query.shape[1])
+        weights = torch.softmax(self.attention.scores(queries, keys), dim=2)
+        return (weights @ memory).flatten(0, 1), weights.flatten(0, 1)
 
 
 def second_cell(cell: nn.Module | None) -> Cell | None:

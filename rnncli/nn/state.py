@@ -22,6 +22,18 @@ class State:
         """The state of ``rows`` (int64, any length, repeats allowed), in that order."""
         return State(tuple(tuple(s.index_select(0, rows) for s in layer) for layer in self.layers))
 
+    def regroup(self, rows: Tensor, sources: Tensor | None) -> State:
+        """``select``, for the rows of a beam: (S * K,), K a source. Parts of three dimensions are
+        annotations of a source, one row for all of its K: they follow ``sources`` (S,), None when
+        these are the same as before."""
+
+        def taken(part: Tensor) -> Tensor:
+            if part.dim() == 2:
+                return part.index_select(0, rows)
+            return part if sources is None else part.index_select(0, sources)
+
+        return State(tuple(tuple(map(taken, layer)) for layer in self.layers))
+
     def detach(self) -> State:
         """The same values, cut from the graph: where truncated BPTT stops."""
         return State(tuple(tuple(s.detach() for s in layer) for layer in self.layers))

@@ -271,3 +271,38 @@ def test_what_is_fixed_or_dropped_is_so_on_both_sides() -> None:
     between = make(cell="gru", attention="general", look_up="between", layers=1)
     assert between.attentive is not None
     assert {"cell.W_hh", "second.W_hh"} <= set(between.attentive.recurrent_weights())
+
+
+@pytest.mark.parametrize("config", KINDS, ids=str)
+def test_a_beam_shares_the_annotations_of_its_source(config: dict[str, Any]) -> None:
+    """Rows regrouped, which keep annotations once a source, go on as rows selected do."""
+    model = make(**config)
+    source, inputs, _ = batch()
+    with torch.no_grad():
+        _, state = model.step(inputs[0], model.start(source, B))
+        grouped = state.regroup(torch.tensor([0, 0, 1, 1, 2, 2]), None)
+        plain = state.select(torch.tensor([0, 0, 1, 1, 2, 2]))
+        tokens = torch.tensor([1, 2, 3, 4, 5, 6])
+        steps: tuple[tuple[list[int], list[int] | None], ...] = (
+            ([1, 0, 2, 3, 5, 5], None),
+            ([3, 2, 4, 5], [1, 2]),
+            ([3, 3, 2], [1]),
+        )
+        for rows, sources in steps:
+            mine, grouped = model.step(tokens, grouped)
+            whole, plain = model.step(tokens, plain)
+            torch.testing.assert_close(mine, whole)
+            index = torch.tensor(rows)
+            grouped = grouped.regroup(index, None if sources is None else torch.tensor(sources))
+            plain, tokens = plain.select(index), tokens[index].flip(0)
+        assert len(grouped.memory) == 1 and len(plain.memory) == 3
+        torch.testing.assert_close(model.step(tokens, grouped)[0], model.step(tokens, plain)[0])
+
+
+def test_attention_weights_may_be_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(attention="additive", direction="bidirectional", bridge="mean")
+    source, inputs, _ = batch()
+    with torch.no_grad():
+        whole = model.attention_weights(source, inputs)
+        monkeypatch.setattr("rnncli.models.encoder_decoder._SCORES", 1)
+        torch.testing.assert_close(model.attention_weights(source, inputs), whole)
