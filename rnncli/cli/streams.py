@@ -43,6 +43,7 @@ class LineReader:
         self.lines = 0  # handed out so far
         self.bad_lines = 0  # among them
         self.first_bad = ""  # its number, and what is wrong with it
+        self.repair = "repaired with U+FFFD"  # what becomes of it unless it is left empty
         self._handle = handle
         self._on_bad_input = on_bad_input
         self._any_bytes = any_bytes
@@ -130,7 +131,7 @@ def open_lines(
         if not standard:
             os.close(handle)
         if reader.bad_lines:
-            became = "left empty" if on_bad_input == OnBadInput.EMPTY else "repaired with U+FFFD"
+            became = "left empty" if on_bad_input == OnBadInput.EMPTY else reader.repair
             bad = "1 bad line" if reader.bad_lines == 1 else f"{reader.bad_lines} bad lines"
             note(f"{name}: {bad} {became}; the first is {reader.first_bad}")
 
