@@ -27,9 +27,6 @@ from rnncli.text.words import all_unseen, word_numbers
 SOURCE_TOKENS = 1 << 14
 """At most so many tokens of sources are in a batch, unless one source alone has more."""
 
-_WEIGHTS = 1 << 24
-"""So many of attention's weights are held at once."""
-
 
 @dataclass(frozen=True)
 class Translated:
@@ -313,7 +310,7 @@ class Translator:
         without its end: (T, n); the mean of an ensemble's models. source: (n + 1, B)."""
         flat = [(column, one) for column, some in enumerate(found) for one in some]
         longest = 1 + max((len(one.tokens) for _, one in flat), default=0)
-        at_once = max(1, _WEIGHTS // (longest * len(source)))
+        at_once = max(1, SOURCE_TOKENS // len(source))
         weights: list[list[Tensor]] = [[] for _ in found]
         for k in range(0, len(flat), at_once):
             part = flat[k : k + at_once]

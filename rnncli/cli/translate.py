@@ -35,6 +35,9 @@ rnncli translate translator sources.txt --n-best 5 --format moses > list.txt
 rnncli translate translator sources.txt --sample --temperature 0.7 --seed 1
 """
 
+_BATCHES_READ = 16
+"""So many batches of lines are read at once where they come fast: enough of each length."""
+
 _OF_SAMPLING = ("temperature", "top_k", "top_p", "seed")
 _OF_BEAMS = ("beam_size", "length_penalty", "length_normalization", "coverage_penalty")
 
@@ -134,6 +137,8 @@ def translate(
     from rnncli.runtime import prepare
     from rnncli.translation import SearchOptions
 
+    if as_json and format not in (TranslationFormat.TEXT, TranslationFormat.JSON):
+        raise UsageError(f"--json and --format {format}: give one of them")
     if as_json:
         format = TranslationFormat.JSON
     _check(context, n_best, beam_size, format, alignments, sample)
@@ -209,7 +214,7 @@ def _run(
     prefix = " ".join(prefix.split("\n"))
     if json_input:
         reader.repair = "repaired with U+FFFD or, where they are no request, left empty"
-    for lines in reader.batches(options.batch_size * 8):
+    for lines in reader.batches(options.batch_size * _BATCHES_READ):
         requests = read_requests(reader, lines, as_json=json_input)
         answers = translator(
             [request.source for request in requests],

@@ -228,18 +228,16 @@ def _candidates(
     it is wide go on though all others end; one for a beam of one, which ends with its first end.
     logits: (S * W, V)."""
     K, W = options.beam_size, len(logits) // sources
-    total = torch.logsumexp(logits, 1)
-    logits = _allowed(logits, beam.tokens, options, count)
+    log_p = _allowed(torch.log_softmax(logits, 1), beam.tokens, options, count)
     first = torch.arange(0, len(logits), W, device=logits.device).unsqueeze(1)
     if K == 1:
-        best, tokens = logits.max(1, keepdim=True)
-        sums = beam.sums[:, -1:] + (best - total.unsqueeze(1))
-        return _Taken(first, tokens, sums)
+        best, tokens = log_p.max(1, keepdim=True)
+        return _Taken(first, tokens, beam.sums[:, -1:] + best)
     # The best of a source are among the best of each of its rows.
-    width = min(2 * K, logits.shape[1])
-    best, tokens = logits.topk(width, 1)
-    sums = beam.sums[:, -1:] + (best - total.unsqueeze(1))
-    found, places = sums.view(sources, -1).topk(min(2 * K, W * width), 1)
+    width = min(2 * K, log_p.shape[1])
+    best, tokens = log_p.topk(width, 1)
+    sums = (beam.sums[:, -1:] + best).view(sources, -1)
+    found, places = sums.topk(min(2 * K, W * width), 1)
     tokens = tokens.view(sources, -1).gather(1, places)
     return _Taken(first + places // width, tokens, found)
 

@@ -17,6 +17,8 @@ def forbid_repeats(logits: Tensor, history: Tensor, n: int) -> Tensor:
     grams = history.unfold(1, n, 1)  # (B, t - n + 1, n)
     last = history[:, history.shape[1] - n + 1 :]  # (B, n - 1)
     rows, places = (grams[:, :, :-1] == last.unsqueeze(1)).all(2).nonzero(as_tuple=True)
+    if not len(rows):
+        return logits
     logits = logits.clone()
     logits[rows, grams[rows, places, -1]] = NEVER
     return logits

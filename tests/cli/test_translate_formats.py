@@ -157,6 +157,7 @@ def test_samples_depend_on_seed_and_number_alone(
     [
         (("--n-best", 2), "--n-best: needs --json, or --format"),
         (("--n-best", 6, "--json"), "a beam of 5 has no more"),
+        (("--format", "tsv", "--json"), "--json and --format tsv: give one"),
         (("--temperature", 2), "--temperature: it needs --sample"),
         (("--sample", "--beam-size", 2), "--beam-size: samples are drawn"),
         (("--sample", "--top-p", 0), "top_p: 0 is out of range"),
