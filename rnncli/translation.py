@@ -2,39 +2,72 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from rnncli.decoding.beam import BeamOptions, beam_search
+from rnncli.decoding.alignment import Alignment, align, coverage, source_words_of
+from rnncli.decoding.beam import BeamOptions, Hypothesis, beam_search, search
+from rnncli.decoding.constraints import read_prefix
 from rnncli.decoding.ensemble import Ensemble
+from rnncli.decoding.filters import Filters
 from rnncli.decoding.protocol import AnyStepper
+from rnncli.decoding.sampling import Limits, Sample, sample
 from rnncli.errors import UsageError
 from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.models.prepared_decoder import prepare_decoder
 from rnncli.text.pairs import group_by_length, source_batch
+from rnncli.text.protocol import LINE_END
 from rnncli.text.tokenizers import Tokenizer
+from rnncli.text.words import all_unseen, word_numbers
+
+SOURCE_TOKENS = 1 << 14
+"""At most so many tokens of sources are in a batch, unless one source alone has more."""
 
 
 @dataclass(frozen=True)
 class Translated:
-    """A translation. ``logprob``: nats, the end counted; ``score``: after the length penalty;
-    ``finished``: it ended by itself rather than at the greatest length; ``tokens``: its ids without
-    the end."""
+    """A translation. ``logprob``: nats, the end counted; ``score``: after the penalties;
+    ``finished``: it ended by itself rather than at the greatest length. ``pieces``: its tokens, the
+    end too if it came, each with its log-probability in ``logprobs``; ``tokens``: their ids without
+    the end; ``words``: which white-space
+    word of ``text`` each piece but the end belongs to. ``alignment``: of words, by attention; None
+    unless it was asked for and the model attends."""
 
     text: str
     logprob: float
     score: float
     finished: bool
     tokens: tuple[int, ...] = ()
+    pieces: tuple[str, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    words: tuple[int, ...] = ()
+    alignment: Alignment | None = None
+
+    def word_logprobs(self) -> list[float]:
+        """Nats of each white-space word of ``text``: those of its pieces together."""
+        sums = [0.0] * (max(self.words, default=-1) + 1)
+        for word, logprob in zip(self.words, self.logprobs, strict=False):  # without the end
+            sums[word] += logprob
+        return sums
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How translations are searched for. A translation has at most ``max_ratio`` times its
-    source's tokens and ``max_extra`` more, and no more than ``max_new_tokens``."""
+    """How translations are found: by a beam, or where there are filters in ``sampling`` by drawing
+    each token, as ``seed`` says. A line has ``n_best`` of them.
+
+    A translation has at most ``max_ratio`` times its source's tokens and ``max_extra`` more;
+    without a given beginning it has ``min_new_tokens`` to ``max_new_tokens``. For the other
+    options of the beam see ``BeamOptions``. ``coverage_penalty`` is beta of Wu et al. (2016, eq.
+    14): what a finished hypothesis did not look at lowers its score. ``align`` asks for alignments
+    where the model attends; with ``replace_unk`` an unknown word is the source word that it looked
+    at most. Raises UsageError for a value out of range.
+    """
 
     beam_size: int = 5
     batch_size: int = 32
@@ -42,15 +75,71 @@ class SearchOptions:
     max_ratio: float = 2.0
     max_extra: int = 10
     max_new_tokens: int = 500
+    min_new_tokens: int = 0
+    length_normalization: str = "wu"
+    coverage_penalty: float = 0.0
+    no_repeat_ngram: int = 0
+    n_best: int = 1
+    sampling: Filters | None = None
+    seed: int = 0
+    align: bool = False
+    replace_unk: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("beam_size", "batch_size", "max_new_tokens"):
+        for name in ("beam_size", "batch_size", "max_new_tokens", "n_best"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}: {getattr(self, name)} is below its least value, 1")
+        for name in ("max_ratio", "max_extra", "coverage_penalty"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(
+                    f"{name}: {getattr(self, name):g} is out of range; it must be at least 0"
+                )
+        if self.min_new_tokens > self.max_new_tokens:
+            raise UsageError(
+                f"min_new_tokens: {self.min_new_tokens} is more than max_new_tokens, "
+                f"{self.max_new_tokens}"
+            )
+        if self.sampling is None and self.n_best > self.beam_size:
+            raise UsageError(
+                f"n_best: {self.n_best} is more than a beam of {self.beam_size} has; raise "
+                "beam_size"
+            )
+        self.beam(1, None)
+
+    def beam(self, longest: int, end_id: int | None) -> BeamOptions:
+        """The options of a search for at most ``longest`` tokens."""
+        return BeamOptions(
+            self.beam_size,
+            max_new_tokens=longest,
+            min_new_tokens=self.min_new_tokens,
+            end_id=end_id,
+            length_penalty=self.length_penalty,
+            length_normalization=self.length_normalization,
+            no_repeat_ngram=self.no_repeat_ngram,
+        )
+
+    def longest(self, source: int, prefix: int) -> int:
+        """How many tokens may follow a beginning of ``prefix`` tokens; source: its length."""
+        relative = int(self.max_ratio * source) + self.max_extra - prefix
+        return min(max(relative, self.min_new_tokens, 1), self.max_new_tokens)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A line to translate. ``source``: its tokens as the model reads them; ``source_words``: the
+    word of each; ``prefix``: what the translation begins with."""
+
+    number: int
+    line: str
+    source: np.ndarray[tuple[int], np.dtype[np.int64]]
+    prefix: str = ""
+    prefix_ids: tuple[int, ...] = ()
+    source_words: list[int] = field(default_factory=list)
 
 
 class Translator:
-    """One model, or an ensemble of several with one vocabulary."""
+    """One model, or an ensemble of several with one vocabulary. Raises UsageError for options that
+    need attention when no model has any."""
 
     def __init__(
         self,
@@ -66,52 +155,203 @@ class Translator:
         self._source_tokenizer = source_tokenizer or tokenizer
         steppers = [prepare_decoder(model) for model in models]
         self._stepper: AnyStepper = steppers[0] if len(steppers) == 1 else Ensemble(steppers)
+        self._attending = [model for model in models if model.attends]
         self._device = models[0].source_embedding.weight.device
+        for name in ("coverage_penalty", "replace_unk"):
+            if getattr(options, name) and not self.attends:
+                raise UsageError(f"{name}: it needs attention, and this model has none")
+        if options.replace_unk and tokenizer.kind != "word":
+            raise UsageError(
+                f"replace_unk: of words, and this model writes tokens of kind {tokenizer.kind!r}"
+            )
 
-    def __call__(self, lines: Sequence[str]) -> list[list[Translated]]:
-        """The hypotheses for each line, best first; none for a line without a word."""
-        sources = [self._encode(line) for line in lines]
-        lengths = np.array([len(source) for source in sources], np.int64)
-        found: list[list[Translated]] = [[] for _ in lines]
-        for group in group_by_length(lengths, lengths, self._options.batch_size, None):
-            if lengths[group[0]]:
-                batch = [sources[number] for number in group]
-                for number, hypotheses in zip(group, self._search(batch), strict=True):
-                    found[number] = hypotheses
+    @property
+    def attends(self) -> bool:
+        """Whether any of the models has attention, and so an alignment."""
+        return bool(self._attending)
+
+    def __call__(
+        self, lines: Sequence[str], *, prefixes: Sequence[str] | None = None, first: int = 0
+    ) -> list[list[Translated]]:
+        """The hypotheses for each line, best first, or its samples as they were drawn; none for a
+        line without a word. ``prefixes``: what the translation of each line begins with. ``first``:
+        the number of the first line; samples depend on the seed and the line's number."""
+        jobs = [
+            self._job(first + k, line, prefix)
+            for k, (line, prefix) in enumerate(
+                zip(lines, prefixes or [""] * len(lines), strict=True)
+            )
+        ]
+        lengths = np.array([len(job.source) for job in jobs], np.int64)
+        begun = np.array([len(job.prefix_ids) for job in jobs], np.int64)
+        keys = lengths * (1 + int(begun.max(initial=0))) + begun
+        found: list[list[Translated]] = [[] for _ in jobs]
+        for group in group_by_length(keys, keys, self._options.batch_size, None):
+            length = int(lengths[group[0]])
+            at_once = max(1, SOURCE_TOKENS // (length + 1))
+            for k in range(0, len(group) if length else 0, at_once):
+                part = group[k : k + at_once]
+                for number, some in zip(
+                    part, self._translate([jobs[n] for n in part]), strict=True
+                ):
+                    found[number] = some
         return found
 
     def best(self, lines: Sequence[str]) -> list[str]:
         """The best translation of each line; empty for a line without one."""
         return [found[0].text if found else "" for found in self(lines)]
 
-    def _encode(self, line: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        ids = self._source_tokenizer.encode(line) if line.strip() else []
-        return np.array(ids[::-1] if self._reverse else ids, np.int64)
+    def source_length(self, line: str) -> int:
+        """How many tokens the model reads of a line, without its end."""
+        return len(self._encode(line))
 
-    def _search(
-        self, batch: Sequence[np.ndarray[tuple[int], np.dtype[np.int64]]]
-    ) -> list[list[Translated]]:
-        """Sources of one length -> the hypotheses of each."""
-        boundary, options = self._tokenizer.boundary_id, self._options
-        longest = int(options.max_ratio * len(batch[0])) + options.max_extra
-        source_end = self._source_tokenizer.boundary_id
-        source = torch.from_numpy(source_batch(batch, source_end)).to(self._device)
-        beam = BeamOptions(
-            options.beam_size,
-            max_new_tokens=min(longest, options.max_new_tokens),
-            end_id=boundary,
-            length_penalty=options.length_penalty,
+    def knows_nothing_of(self, line: str) -> bool:
+        """Whether a line, not a blank one, has no token that was seen in training."""
+        return bool(line.strip()) and (
+            not (ids := self._encode(line)) or all_unseen(self._source_tokenizer, ids)
         )
+
+    def _encode(self, line: str) -> list[int]:
+        return self._source_tokenizer.encode(line) if line.strip() else []
+
+    def _job(self, number: int, line: str, prefix: str) -> _Job:
+        ids = self._encode(line)
+        words = []
+        if self._options.align or self._options.replace_unk:
+            last = len(line.split()) - 1  # a tokenizer from elsewhere may see more words
+            words = [min(w, last) for w in word_numbers(self._source_tokenizer, ids, line)]
+        if self._reverse:
+            ids, words = ids[::-1], words[::-1]
+        begin = tuple(self._tokenizer.encode(prefix)) if prefix else ()
+        return _Job(number, line, np.array(ids, np.int64), prefix, begin, words)
+
+    def _translate(self, jobs: Sequence[_Job]) -> list[list[Translated]]:
+        """Jobs whose sources have one length, and whose prefixes have one."""
+        options = self._options
+        source = torch.from_numpy(
+            source_batch([job.source for job in jobs], self._source_tokenizer.boundary_id)
+        ).to(self._device)
         with torch.inference_mode():
-            state = self._stepper.start(source, len(batch))
-            first = torch.full((len(batch),), boundary, device=self._device)
-            results = beam_search(self._stepper, first, state, beam)
+            found = self._draw(jobs, source) if options.sampling else self._search(jobs, source)
+            weights = None
+            if options.coverage_penalty:
+                found, weights = self._cover(found, self._weights(source, found))
+            found = [hypotheses[: options.n_best] for hypotheses in found]
+            if weights is None and self.attends and (options.align or options.replace_unk):
+                weights = self._weights(source, found)
         return [
             [
-                Translated(
-                    self._tokenizer.decode(h.tokens), h.logprob, h.score, h.finished, h.tokens
-                )
-                for h in hypotheses
+                self._translated(job, one, weights[row][k] if weights else None)
+                for k, one in enumerate(hypotheses)
             ]
-            for hypotheses in results
+            for row, (job, hypotheses) in enumerate(zip(jobs, found, strict=True))
         ]
+
+    def _begin(self, jobs: Sequence[_Job], source: Tensor) -> tuple[Tensor, Tensor, BeamOptions]:
+        """The boundary before each translation (B,), the prefixes (B, P), and what is searched
+        for."""
+        boundary = self._tokenizer.boundary_id
+        first = torch.full((len(jobs),), boundary, device=self._device)
+        prefix = torch.tensor(
+            [job.prefix_ids for job in jobs], dtype=torch.int64, device=self._device
+        )
+        longest = self._options.longest(len(source) - 1, prefix.shape[1])
+        return first, prefix, self._options.beam(longest, boundary)
+
+    def _search(self, jobs: Sequence[_Job], source: Tensor) -> list[list[Hypothesis]]:
+        first, prefix, beam = self._begin(jobs, source)
+        state = self._stepper.start(source, len(jobs))
+        find = search if self._options.coverage_penalty else beam_search
+        return find(self._stepper, first, state, beam, prefix)
+
+    def _draw(self, jobs: Sequence[_Job], source: Tensor) -> list[list[Hypothesis]]:
+        first, prefix, beam = self._begin(jobs, source)
+        options, boundary = self._options, self._tokenizer.boundary_id
+        assert options.sampling is not None
+        state = self._stepper.start(source, len(jobs))
+        last, state, given = read_prefix(self._stepper, first, state, prefix)
+        each = torch.arange(len(jobs), device=self._device).repeat_interleave(options.n_best)
+        names = [(job.number, k) for job in jobs for k in range(options.n_best)]
+        events = sample(
+            self._stepper, last[each], state.select(each),
+            decoders=[self._tokenizer.decoder() for _ in names],
+            limits=Limits(beam.max_new_tokens, options.min_new_tokens, end_ids=(boundary,)),
+            filters=options.sampling, seed=options.seed, names=names,
+            no_repeat_ngram=options.no_repeat_ngram, history=prefix[each],
+        )  # fmt: skip
+        drawn = {event.row: event for event in events if isinstance(event, Sample)}
+        before = given.tolist()
+        found: list[list[Hypothesis]] = [[] for _ in jobs]
+        for row in range(len(names)):
+            one, job = drawn[row], row // options.n_best
+            finished = one.finish_reason == "stop"
+            tokens = jobs[job].prefix_ids + (one.tokens[:-1] if finished else one.tokens)
+            logprobs = (*before[job], *one.logprobs)
+            score = beam.score(sum(logprobs), len(logprobs))
+            found[job].append(Hypothesis(tokens, sum(logprobs), score, finished, logprobs))
+        return found
+
+    def _cover(
+        self, found: Sequence[list[Hypothesis]], weights: Sequence[list[Tensor]]
+    ) -> tuple[list[list[Hypothesis]], list[list[Tensor]]]:
+        """Both in the order of the scores that the coverage penalty leaves; samples as they were
+        drawn."""
+        beta = self._options.coverage_penalty
+        ranked: list[list[Hypothesis]] = []
+        kept: list[list[Tensor]] = []
+        for hypotheses, looked in zip(found, weights, strict=True):
+            both = [
+                (replace(one, score=one.score + beta * coverage(w)), w)
+                for one, w in zip(hypotheses, looked, strict=True)
+            ]
+            if self._options.sampling is None:
+                both.sort(key=lambda pair: -pair[0].score)
+            ranked.append([one for one, _ in both])
+            kept.append([w for _, w in both])
+        return ranked, kept
+
+    def _weights(self, source: Tensor, found: Sequence[list[Hypothesis]]) -> list[list[Tensor]]:
+        """How much each token of each hypothesis, with its end, looked at each token of its source
+        without its end: (T, n); the mean of an ensemble's models. source: (n + 1, B)."""
+        flat = [(column, one) for column, some in enumerate(found) for one in some]
+        longest = 1 + max((len(one.tokens) for _, one in flat), default=0)
+        at_once = max(1, SOURCE_TOKENS // len(source))
+        weights: list[list[Tensor]] = [[] for _ in found]
+        for k in range(0, len(flat), at_once):
+            part = flat[k : k + at_once]
+            inputs = torch.full((longest, len(part)), self._tokenizer.boundary_id)
+            for place, (_, one) in enumerate(part):
+                inputs[1 : 1 + len(one.tokens), place] = torch.tensor(one.tokens, dtype=torch.int64)
+            columns = torch.tensor([column for column, _ in part], device=self._device)
+            sources, inputs = source[:, columns], inputs.to(self._device)
+            each = [model.attention_weights(sources, inputs) for model in self._attending]
+            looked = torch.stack(each).mean(0).cpu()
+            for place, (column, one) in enumerate(part):
+                weights[column].append(looked[: len(one.logprobs), place, :-1])
+        return weights
+
+    def _translated(self, job: _Job, one: Hypothesis, weights: Tensor | None) -> Translated:
+        tokens, begun = one.tokens, len(job.prefix_ids)
+        words = word_numbers(self._tokenizer, tokens)
+        pieces = tuple(self._tokenizer.pieces(tokens))
+        alignment = None
+        if self._options.align and weights is not None:
+            alignment = align(weights[: len(tokens)], words, job.source_words)
+        if self._tokenizer.kind == "word":
+            spelled = [*job.prefix.split(), *pieces[begun:]]
+            if self._options.replace_unk and weights is not None:
+                found = source_words_of(weights[: len(tokens)], words, job.source_words)
+                source = job.line.split()
+                for k in range(begun, len(tokens)):
+                    if tokens[k] == self._tokenizer.unk_id:
+                        spelled[k] = source[found[k]]
+            text = " ".join(spelled)
+        else:
+            decoder = self._tokenizer.decoder()
+            new = [decoder.push(token) for token in tokens][begun:]
+            text = job.prefix + "".join(new) + decoder.finish()
+        end = (LINE_END,) if one.finished else ()
+        return Translated(
+            text, one.logprob, one.score, one.finished, tokens, pieces + end, one.logprobs,
+            tuple(words), alignment,
+        )  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Option
+from typer import Context, Option
 
-from rnncli.cli.console import note
 from rnncli.cli.models import (
     BadInput,
     Device,
@@ -17,21 +18,34 @@ from rnncli.cli.models import (
     Threads,
     models_and_file,
 )
-from rnncli.cli.streams import LineWriter, OnBadInput, open_lines
+from rnncli.cli.streams import LineReader, LineWriter, OnBadInput, open_lines
+from rnncli.cli.translations import TranslationFormat, Warnings, read_requests, renderer
+from rnncli.errors import UsageError
 
 if TYPE_CHECKING:
     from rnncli.cli.attention_map import AttentionMaps
-    from rnncli.translation import Translated, Translator
+    from rnncli.cli.translations import Request
+    from rnncli.loading import LoadedTranslator
+    from rnncli.translation import SearchOptions, Translated, Translator
 
 EXAMPLES = """
 echo "a child will work ." | rnncli translate translator
-rnncli translate translator sources.txt --beam-size 1
+rnncli translate translator sources.txt --beam-size 1 --alignments sources.align
 rnncli translate translator sources.txt --n-best 2 --json
+rnncli translate translator sources.txt --n-best 5 --format moses > list.txt
+rnncli translate translator sources.txt --sample --temperature 0.7 --seed 1
 echo "a child will work ." | rnncli translate translator --explain --explain-svg attention.svg
 """
 
+_BATCHES_READ = 16
+"""So many batches of lines are read at once where they come fast: enough of each length."""
+
+_OF_SAMPLING = ("temperature", "top_k", "top_p", "seed")
+_OF_BEAMS = ("beam_size", "length_penalty", "length_normalization", "coverage_penalty")
+
 
 def translate(
+    context: Context,
     model: Model = None,
     file: InputFile = None,
     more: MoreModels = None,
@@ -39,23 +53,79 @@ def translate(
         int, Option("--beam-size", metavar="N", min=1, help="Hypotheses kept; 1: greedy.")
     ] = 5,
     n_best: Annotated[
-        int, Option("--n-best", metavar="N", min=1, help="With --json: translations a line.")
+        int, Option("--n-best", metavar="N", min=1, help="Translations a line; not as plain text.")
     ] = 1,
     length_penalty: Annotated[
-        float, Option("--length-penalty", metavar="X", min=0.0, help="Wu et al. 2016; 0: none.")
+        float,
+        Option("--length-penalty", metavar="X", min=0.0, help="Power of the length; 0: none."),
     ] = 1.0,
+    length_normalization: Annotated[
+        str,
+        Option("--length-normalization", metavar="wu|avg", help="(5 + length) / 6, or the length."),
+    ] = "wu",
+    coverage_penalty: Annotated[
+        float,
+        Option("--coverage-penalty", metavar="X", min=0.0, help="Beta of Wu et al. 2016, eq. 14."),
+    ] = 0.0,
+    min_new_tokens: Annotated[
+        int, Option("--min-new-tokens", metavar="N", min=0, help="Shortest translation.")
+    ] = 0,
     max_new_tokens: Annotated[
         int, Option("--max-new-tokens", metavar="N", min=1, help="Longest translation.")
     ] = 500,
+    max_ratio: Annotated[
+        float,
+        Option("--max-ratio", metavar="X", min=0.0, help="Nor longer than X times its source ..."),
+    ] = 2.0,
+    max_extra: Annotated[
+        int, Option("--max-extra", metavar="N", min=0, help="... and N tokens more.")
+    ] = 10,
+    no_repeat_ngram: Annotated[
+        int,
+        Option("--no-repeat-ngram", metavar="N", min=0, help="No N tokens twice; 0: they may."),
+    ] = 0,
+    prefix: Annotated[
+        str, Option("--prefix", metavar="TEXT", help="Every translation begins with TEXT.")
+    ] = "",
+    replace_unk: Annotated[
+        bool, Option("--replace-unk", help="For <unk> the source word that was looked at most.")
+    ] = False,
+    sample: Annotated[
+        bool, Option("--sample", help="Draw every token instead of searching for the best.")
+    ] = False,
+    temperature: Annotated[
+        float, Option("--temperature", metavar="X", help="Below 1 bolder, above 1 wilder.")
+    ] = 1.0,
+    top_k: Annotated[
+        int, Option("--top-k", metavar="N", help="Only the N most probable tokens; 0: all.")
+    ] = 0,
+    top_p: Annotated[
+        float, Option("--top-p", metavar="X", help="Only the fewest tokens with this mass.")
+    ] = 1.0,
+    seed: Annotated[
+        int | None,
+        Option("--seed", metavar="N", min=0, help="The same seed gives the same text."),
+    ] = None,
     batch_size: Annotated[
         int, Option("--batch-size", metavar="N", min=1, help="Lines translated at once.")
     ] = 32,
+    format: Annotated[
+        TranslationFormat, Option("--format", help="moses and tsv: n-best lists; ids from 0.")
+    ] = TranslationFormat.TEXT,
     as_json: Annotated[bool, Option("--json", help="One JSON object for each line.")] = False,
     explain: Annotated[
         bool, Option("--explain", help="Draw on stderr where each translation looked.")
     ] = False,
     explain_svg: Annotated[
         str | None, Option("--explain-svg", metavar="FILE", help="The same as a picture.")
+    ] = None,
+    json_input: Annotated[
+        bool,
+        Option("--json-input", help='Lines are JSON objects: "source", perhaps "prefix".'),
+    ] = False,
+    alignments: Annotated[
+        str | None,
+        Option("--alignments", metavar="FILE", help="Also the words aligned: 0-0 1-2 ..."),
     ] = None,
     on_bad_input: BadInput = OnBadInput.REPLACE,
     device: Device = "auto",
@@ -65,61 +135,137 @@ def translate(
 
     A line typed at a terminal is answered at once, a fast pipe is worked through in batches.
     Several models (-m) with one vocabulary are an ensemble.
+
+    --json writes each translation with its scores, whole, by token and by word, and its alignment
+    if the model attends; with --json-input all other fields of a line's object are passed on. With
+    --format moses or tsv, for rnncli rescore, a line in has up to --n-best lines out.
     """
-    from rnncli.errors import UsageError
+    from rnncli.decoding.filters import Filters
     from rnncli.loading import load_translators
     from rnncli.runtime import prepare
-    from rnncli.translation import SearchOptions, Translator
+    from rnncli.translation import SearchOptions
 
-    if n_best > 1 and not as_json:
-        raise UsageError("--n-best: needs --json, since a line in is a line out")
-    if n_best > beam_size:
-        raise UsageError(f"--n-best {n_best}: a beam of {beam_size} has no more; raise --beam-size")
+    if as_json and format not in (TranslationFormat.TEXT, TranslationFormat.JSON):
+        raise UsageError(f"--json and --format {format}: give one of them")
+    if as_json:
+        format = TranslationFormat.JSON
+    _check(context, n_best, beam_size, format, alignments, sample)
+    options = SearchOptions(
+        beam_size, batch_size, length_penalty, max_ratio, max_extra, max_new_tokens,
+        min_new_tokens, length_normalization, coverage_penalty, no_repeat_ngram, n_best,
+        sampling=Filters(temperature, top_k, top_p) if sample else None,
+        seed=secrets.randbits(63) if seed is None else seed,
+        align=format == TranslationFormat.JSON or alignments is not None, replace_unk=replace_unk,
+    )  # fmt: skip
     paths, name = models_and_file(model, file, more)
     runtime = prepare(device, "float32", threads)
     models = load_translators(paths, runtime.device)
-    options = SearchOptions(beam_size, batch_size, length_penalty, max_new_tokens=max_new_tokens)
-    translator = Translator(
-        [one.model for one in models], models[0].tokenizer, options,
-        reverse_source=models[0].config.model.reverse_source,
-        source_tokenizer=models[0].source_tokenizer,
-    )  # fmt: skip
+    translator = _translator(models, options)
+    if alignments is not None and not translator.attends:
+        raise UsageError(f"--alignments: {paths[0]} has no attention, so nothing aligns its words")
     maps = None
     if explain or explain_svg is not None:
         from rnncli.cli.attention_map import AttentionMaps
 
         maps = AttentionMaps(models, explain, explain_svg)
-    writer = LineWriter()
+    longest = models[0].config.data.max_length
     with open_lines(name, on_bad_input=on_bad_input) as reader:
-        for lines in reader.batches(batch_size * 8):
-            writer.write(_answers(translator, lines, n_best, as_json, maps))
+        aligned = _run(reader, translator, options, format, json_input, prefix, longest, maps)
+        if alignments is None:
+            for _ in aligned:
+                pass
+        else:
+            from rnncli.files import write_atomically
+
+            write_atomically(Path(alignments), aligned)
     if maps:
         maps.finish()
 
 
-def _answers(
-    translator: Translator,
-    lines: list[str],
+def _check(
+    context: Context,
     n_best: int,
-    as_json: bool,
-    maps: AttentionMaps | None = None,
-) -> Iterator[str]:
-    import json
-
-    for line, found in zip(lines, translator(lines), strict=True):
-        if found and not found[0].finished:
-            note(f"a translation was cut at its greatest length: {line[:60]!r}")
-        if found and maps:
-            maps.add(line, found[0])
-        if not as_json:
-            yield found[0].text if found else ""
-            continue
-        yield json.dumps(
-            {"source": line, "translations": [_plain(one) for one in found[:n_best]]},
-            ensure_ascii=False,
+    beam_size: int,
+    format: TranslationFormat,
+    alignments: str | None,
+    sample: bool,
+) -> None:
+    """Raise UsageError for options that do not go together."""
+    if n_best > 1 and format == TranslationFormat.TEXT:
+        raise UsageError(
+            "--n-best: needs --json, or --format moses or tsv, since a line in is a line out"
         )
+    if n_best > beam_size and not sample:
+        raise UsageError(f"--n-best {n_best}: a beam of {beam_size} has no more; raise --beam-size")
+    if alignments == "-":
+        raise UsageError("--alignments -: standard output has the translations; give a file")
+    for name in _OF_BEAMS if sample else _OF_SAMPLING:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            what = "samples are drawn, not searched for" if sample else "it needs --sample"
+            raise UsageError(f"--{name.replace('_', '-')}: {what}")
 
 
-def _plain(one: Translated) -> dict[str, object]:
-    # Rounded: the last digits of a line depend on those that it is run with.
-    return {"text": one.text, "logprob": round(one.logprob, 4), "score": round(one.score, 4)}
+def _translator(models: list[LoadedTranslator], options: SearchOptions) -> Translator:
+    from rnncli.translation import Translator
+
+    return Translator(
+        [one.model for one in models], models[0].tokenizer, options,
+        reverse_source=models[0].config.model.reverse_source,
+        source_tokenizer=models[0].source_tokenizer,
+    )  # fmt: skip
+
+
+def _run(
+    reader: LineReader,
+    translator: Translator,
+    options: SearchOptions,
+    format: TranslationFormat,
+    json_input: bool,
+    prefix: str,
+    longest: int,
+    maps: AttentionMaps | None,
+) -> Iterator[bytes]:
+    """Translate all lines; what the alignments' file gets for them as they are written."""
+    writer, warnings, write = LineWriter(), Warnings(), renderer(format)
+    prefix = " ".join(prefix.split("\n"))
+    if json_input:
+        reader.repair = "repaired with U+FFFD or, where they are no request, left empty"
+    for lines in reader.batches(options.batch_size * _BATCHES_READ):
+        requests = read_requests(reader, lines, as_json=json_input)
+        answers = translator(
+            [request.source for request in requests],
+            prefixes=[request.prefix or prefix for request in requests],
+            first=reader.lines - len(lines),
+        )
+        pairs = list(zip(requests, answers, strict=True))
+        for request, found in pairs:
+            _warn(warnings, translator, request, found, longest)
+            if found and maps:
+                maps.add(request.source, found[0])
+        writer.write(line for request, found in pairs for line in write(request, found))
+        if options.align:
+            yield "".join(_pharaoh(found) for found in answers).encode()
+    warnings.finish()
+
+
+def _pharaoh(found: list[Translated]) -> str:
+    from rnncli.decoding.alignment import pharaoh
+
+    return (pharaoh(found[0].alignment or ()) if found else "") + "\n"
+
+
+def _warn(
+    warnings: Warnings,
+    translator: Translator,
+    request: Request,
+    found: list[Translated],
+    longest: int,
+) -> None:
+    """``longest``: the most tokens of a source in training, 0 if there was no limit."""
+    if found and not found[0].finished:
+        warnings.about(request, "the translation was cut at its greatest length")
+    if translator.knows_nothing_of(request.source):
+        warnings.about(request, "nothing in it was seen in training")
+    elif longest and translator.source_length(request.source) > longest:
+        warnings.about(request, f"longer than any line in training ({longest} tokens)")

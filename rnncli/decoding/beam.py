@@ -5,23 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from rnncli.decoding.constraints import allow_where_stuck, forbid_repeats, read_prefix
+from rnncli.decoding.filters import NEVER, forbid
 from rnncli.decoding.protocol import AnyStepper, DecoderState
-from rnncli.errors import UsageError
+from rnncli.errors import DataError, UsageError, choices_hint
 
-NEVER = -math.inf
+NORMALIZATIONS = ("wu", "avg")
 
 
 @dataclass(frozen=True)
 class BeamOptions:
     """``end_id`` ends a hypothesis (None: only its length does) once it has ``min_new_tokens``
-    before it; ``max_new_tokens`` counts the end. ``length_penalty`` is the exponent alpha of Wu et
-    al. (2016, sec. 7): scores are divided by ((5 + length) / 6) ** alpha; 0 compares
-    log-probabilities as they are. ``forbidden`` tokens are never taken. Raises UsageError for a
-    value out of range."""
+    before it; ``max_new_tokens`` counts the end. Scores are log-probabilities divided by a power
+    alpha, ``length_penalty``, of the length with the end: of (5 + length) / 6 for
+    ``length_normalization`` wu (Wu et al. 2016, sec. 7, eq. 14), of the length itself for avg; 0
+    compares log-probabilities as they are. ``forbidden`` tokens are never taken, nor one that would
+    repeat an n-gram of ``no_repeat_ngram`` tokens (0: they may). Raises UsageError for a value out
+    of range."""
 
     beam_size: int
     max_new_tokens: int
@@ -29,148 +34,226 @@ class BeamOptions:
     end_id: int | None = None
     length_penalty: float = 0.0
     forbidden: tuple[int, ...] = ()
+    length_normalization: str = "wu"
+    no_repeat_ngram: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("beam_size", 1), ("max_new_tokens", 0), ("min_new_tokens", 0)):
+        least = {"beam_size": 1, "max_new_tokens": 0, "min_new_tokens": 0, "no_repeat_ngram": 0}
+        for name, low in least.items():
             if getattr(self, name) < low:
                 raise UsageError(f"{name}: {getattr(self, name)} is below its least value, {low}")
         if not 0.0 <= self.length_penalty < math.inf:
             raise UsageError(
                 f"length_penalty: {self.length_penalty:g} is out of range; it must be at least 0"
             )
+        if self.length_normalization not in NORMALIZATIONS:
+            raise UsageError(
+                f"length_normalization: unknown value {self.length_normalization!r}"
+                f"{choices_hint(self.length_normalization, NORMALIZATIONS)}"
+            )
 
     def score(self, logprob: float, length: int) -> float:
         """What hypotheses of ``length`` tokens are compared by."""
-        penalty: float = ((5 + length) / 6) ** self.length_penalty
+        units = (5 + length) / 6 if self.length_normalization == "wu" else max(1, length)
+        penalty: float = units**self.length_penalty
         return logprob / penalty
 
 
 @dataclass(frozen=True)
 class Hypothesis:
     """``tokens`` without the end; ``logprob``: nats, with the end; ``score``: after the length
-    penalty; ``finished``: it ended by its end token rather than its length."""
+    penalty; ``finished``: it ended by its end token rather than its length; ``logprobs``: of each
+    token, then of the end if there is one."""
 
     tokens: tuple[int, ...]
     logprob: float
     score: float
     finished: bool
-
-
-class _Source:
-    """The hypotheses of one source. Those alive are in the order of the beam's rows."""
-
-    def __init__(self, options: BeamOptions) -> None:
-        self.options = options
-        self.alive: list[tuple[int, ...]] = [()] * options.beam_size
-        self.done: list[Hypothesis] = []
-
-    def finish(self, tokens: tuple[int, ...], logprob: float, *, ended: bool) -> None:
-        score = self.options.score(logprob, len(tokens) + ended)
-        self.done.append(Hypothesis(tokens, logprob, score, ended))
-
-    def advance(
-        self, rows: Sequence[int], tokens: Sequence[int], logprobs: Sequence[float]
-    ) -> tuple[list[int], list[int], list[float]]:
-        """Take the candidates, best first: which of the rows go on, with what token, and their
-        log-probabilities; as many as the beam is wide, filled up with impossible ones.
-
-        An end counts only among the best ``beam_size``, where a token that is no end would go on.
-        """
-        options = self.options
-        kept: list[tuple[int, int, float]] = []
-        for rank, (row, token, logprob) in enumerate(zip(rows, tokens, logprobs, strict=True)):
-            if logprob == NEVER or len(kept) == options.beam_size:
-                break
-            if token != options.end_id:
-                kept.append((row, token, logprob))
-            elif rank < options.beam_size:
-                self.finish(self.alive[row], logprob, ended=True)
-        self.alive = [(*self.alive[row], token) for row, token, _ in kept]
-        fill = options.beam_size - len(kept)
-        self.alive += [()] * fill
-        kept += [(0, 0, NEVER)] * fill
-        next_rows, next_tokens, next_logprobs = zip(*kept, strict=True)
-        return list(next_rows), list(next_tokens), list(next_logprobs)
-
-    def is_over(self, best_alive: float) -> bool:
-        """Whether nothing alive, at best ``best_alive`` now, can enter the ``beam_size`` best."""
-        if best_alive == NEVER:
-            return True
-        size = self.options.beam_size
-        if len(self.done) < size:
-            return False
-        if size == 1:  # greedy: the end came first
-            return True
-        worst = sorted(h.score for h in self.done)[-size]
-        # Log-probabilities only fall; the penalty divides the least at the greatest length.
-        return self.options.score(best_alive, self.options.max_new_tokens) <= worst
-
-    def best(self) -> list[Hypothesis]:
-        return sorted(self.done, key=lambda h: -h.score)[: self.options.beam_size]
+    logprobs: tuple[float, ...] = ()
 
 
 def beam_search(
-    stepper: AnyStepper, tokens: Tensor, state: DecoderState, options: BeamOptions
+    stepper: AnyStepper,
+    tokens: Tensor,
+    state: DecoderState,
+    options: BeamOptions,
+    prefix: Tensor | None = None,
 ) -> list[list[Hypothesis]]:
-    """tokens: (S,), the last (or first) token of each source, not yet in ``state`` of S rows.
-    Returns at most ``beam_size`` hypotheses for each source, best first.
+    """tokens: (S,), the last (or first) token of each source, not yet in ``state`` of S rows;
+    prefix: (S, P), with what every hypothesis of a source begins, counted as part of it but not by
+    the limits of its length. Returns at most ``beam_size`` hypotheses for each source, best first.
 
     A hypothesis that ends is kept while its beam goes on with the others, until none alive can
-    become better than the kept ones; a source that is over leaves the batch.
+    become better than the kept ones; a source that is over leaves the batch. A beam of one is
+    greedy. Raises DataError when the model's probabilities are no numbers.
     """
-    if options.max_new_tokens == 0:
-        return [[Hypothesis((), 0.0, 0.0, False)] for _ in tokens]
-    K, device = options.beam_size, tokens.device
-    sources = [_Source(options) for _ in range(len(tokens))]
-    live = list(sources)
+    found = search(stepper, tokens, state, options, prefix)
+    return [hypotheses[: options.beam_size] for hypotheses in found]
+
+
+def search(
+    stepper: AnyStepper,
+    tokens: Tensor,
+    state: DecoderState,
+    options: BeamOptions,
+    prefix: Tensor | None = None,
+) -> list[list[Hypothesis]]:
+    """As ``beam_search``, with all hypotheses that the search saw the end of."""
+    K, end = options.beam_size, options.end_id
+    done: list[list[Hypothesis]] = [[] for _ in tokens]
+    live = list(range(len(tokens)))  # the sources that are searched on
     with torch.inference_mode():
-        each = torch.arange(len(tokens), device=device).repeat_interleave(K)
-        tokens, state = tokens[each], state.select(each)
-        # All rows of a source are alike before the first step: only the first may be taken.
-        sums = torch.full((len(sources), K), NEVER, dtype=torch.float64, device=device)
-        sums[:, 0] = 0.0
+        if prefix is None:
+            prefix = tokens.new_empty(len(tokens), 0)
+        tokens, state, given = read_prefix(stepper, tokens, state, prefix)
+        beam = _Beam(prefix, torch.nn.functional.pad(given, (1, 0)).cumsum(1))
+        longest = prefix.shape[1] + options.max_new_tokens
         for count in range(1, options.max_new_tokens + 1):
             logits, state = stepper.step(tokens, state)
-            candidates = _candidates(logits, sums, options, count)
-            chosen = [
-                source.advance(*lists)
-                for source, *lists in zip(live, *(c.tolist() for c in candidates), strict=True)
-            ]
+            taken = _candidates(logits, beam, options, count, len(live))
+            ends = taken.tokens == end if end is not None else taken.tokens < 0
+            # An end counts only among the best K, where a token that is no end would go on.
+            counted = ends[:, :K] & (taken.sums[:, :K] > NEVER)
+            for source, rank in counted.nonzero().tolist():
+                done[live[source]].append(beam.hypothesis(taken, source, rank, options, True))
+            taken = taken.without(ends, K)
+            best = taken.sums[:, 0].tolist()
+            if any(map(math.isnan, best)):
+                raise DataError(
+                    "the model's probabilities are not numbers; its weights are damaged"
+                )
             if count == options.max_new_tokens:
+                for source, rank in (taken.sums > NEVER).nonzero().tolist():
+                    done[live[source]].append(beam.hypothesis(taken, source, rank, options, False))
                 break
-            going_on = [k for k, c in enumerate(chosen) if not live[k].is_over(max(c[2]))]
+            going_on = [
+                k for k, number in enumerate(live)
+                if not _is_over(done[number], best[k], longest, options)
+            ]  # fmt: skip
             if not going_on:
-                return [source.best() for source in sources]
-            rows = [k * K + row for k in going_on for row in chosen[k][0]]
-            state = state.select(torch.tensor(rows, device=device))
-            tokens = torch.tensor([t for k in going_on for t in chosen[k][1]], device=device)
-            sums = torch.tensor(
-                [chosen[k][2] for k in going_on], dtype=torch.float64, device=device
-            )
-            live = [live[k] for k in going_on]
-    for source, (_, _, logprobs) in zip(live, chosen, strict=True):
-        for words, logprob in zip(source.alive, logprobs, strict=True):
-            if logprob > NEVER:
-                source.finish(words, logprob, ended=False)
-    return [source.best() for source in sources]
+                break
+            sources = None
+            if len(going_on) < len(live):
+                live = [live[k] for k in going_on]
+                sources = torch.tensor(going_on, device=tokens.device)
+                taken = taken.of(sources)
+            rows, tokens = taken.rows.flatten(), taken.tokens.flatten()
+            if K > 1 or sources is not None:
+                state = state.regroup(rows, sources)
+            beam = beam.grown(taken)
+    if not options.max_new_tokens:
+        return [[beam.whole(row, options)] for row in live]
+    return [sorted(hypotheses, key=lambda h: -h.score) for hypotheses in done]
+
+
+def _is_over(
+    done: Sequence[Hypothesis], best_alive: float, longest: int, options: BeamOptions
+) -> bool:
+    """Whether nothing alive, at best ``best_alive`` now, can enter the ``beam_size`` best."""
+    if best_alive == NEVER:
+        return True
+    size = options.beam_size
+    if len(done) < size:
+        return False
+    if size == 1:  # greedy: the end came first
+        return True
+    worst = sorted(h.score for h in done)[-size]
+    # Log-probabilities only fall; the penalty divides the least at the greatest length.
+    return options.score(best_alive, longest) <= worst
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """Candidates of each source, best first: (S, C) each. ``rows``: of the beam, what they go on
+    from; ``sums``: log-probabilities of all their tokens, NEVER for what is no candidate."""
+
+    rows: Tensor
+    tokens: Tensor
+    sums: Tensor
+
+    def without(self, ends: Tensor, most: int) -> _Taken:
+        """The first ``most`` that are no ``ends``; where there are fewer, ends fill the place, with
+        NEVER. ends: (S, C) bool."""
+        if ends.shape[1] == 1:
+            return _Taken(self.rows, self.tokens, self.sums.masked_fill(ends, NEVER))
+        order = ends.byte().argsort(dim=1, stable=True)[:, :most]
+        sums = self.sums.masked_fill(ends, NEVER).gather(1, order)
+        return _Taken(self.rows.gather(1, order), self.tokens.gather(1, order), sums)
+
+    def of(self, sources: Tensor) -> _Taken:
+        return _Taken(self.rows[sources], self.tokens[sources], self.sums[sources])
+
+
+@dataclass(frozen=True)
+class _Beam:
+    """The hypotheses alive, those of a source side by side. ``tokens``: (B, t) so far; ``sums``:
+    (B, t + 1) float64, the log-probability of the first 0, 1, ... of them."""
+
+    tokens: Tensor
+    sums: Tensor
+
+    def grown(self, taken: _Taken) -> _Beam:
+        rows = taken.rows.flatten()
+        return _Beam(
+            torch.cat([self.tokens[rows], taken.tokens.view(-1, 1)], 1),
+            torch.cat([self.sums[rows], taken.sums.view(-1, 1)], 1),
+        )
+
+    def hypothesis(
+        self, taken: _Taken, source: int, rank: int, options: BeamOptions, ended: bool
+    ) -> Hypothesis:
+        """A candidate as it is, after its last token."""
+        row = int(taken.rows[source, rank])
+        tokens, sums = self.tokens[row].tolist(), self.sums[row].tolist()
+        if not ended:
+            tokens.append(int(taken.tokens[source, rank]))
+        return _hypothesis(tokens, [*sums, float(taken.sums[source, rank])], options, ended)
+
+    def whole(self, row: int, options: BeamOptions) -> Hypothesis:
+        return _hypothesis(self.tokens[row].tolist(), self.sums[row].tolist(), options, False)
+
+
+def _hypothesis(
+    tokens: Sequence[int], sums: Sequence[float], options: BeamOptions, ended: bool
+) -> Hypothesis:
+    logprobs = tuple(b - a for a, b in pairwise(sums))
+    score = options.score(sums[-1], len(logprobs))
+    return Hypothesis(tuple(tokens), sums[-1], score, ended, logprobs)
 
 
 def _candidates(
-    logits: Tensor, sums: Tensor, options: BeamOptions, count: int
-) -> tuple[Tensor, Tensor, Tensor]:
+    logits: Tensor, beam: _Beam, options: BeamOptions, count: int, sources: int
+) -> _Taken:
     """The best continuations of each source, twice as many as its beam is wide, so that as many as
-    it is wide go on though all others end. logits: (S * K, V), sums: (S, K) -> rows of the source,
-    tokens, log-probabilities: (S, at most 2 K), best first."""
-    S, K = sums.shape
-    log_p = torch.log_softmax(logits.float(), 1)
-    never = list(options.forbidden)
-    if options.end_id is not None and count <= options.min_new_tokens:
-        never.append(options.end_id)
-    if never:
-        log_p[:, never] = NEVER
-    width = min(2 * K, log_p.shape[1])
+    it is wide go on though all others end; one for a beam of one, which ends with its first end.
+    logits: (S * W, V)."""
+    K, W = options.beam_size, len(logits) // sources
+    log_p = _allowed(torch.log_softmax(logits, 1), beam.tokens, options, count)
+    first = torch.arange(0, len(logits), W, device=logits.device).unsqueeze(1)
+    if K == 1:
+        best, tokens = log_p.max(1, keepdim=True)
+        return _Taken(first, tokens, beam.sums[:, -1:] + best)
     # The best of a source are among the best of each of its rows.
+    width = min(2 * K, log_p.shape[1])
     best, tokens = log_p.topk(width, 1)
-    total = (sums.unsqueeze(2) + best.view(S, K, width)).view(S, K * width)
-    logprobs, places = total.topk(min(2 * K, K * width), 1)
-    return places // width, tokens.view(S, K * width).gather(1, places), logprobs
+    sums = (beam.sums[:, -1:] + best).view(sources, -1)
+    found, places = sums.topk(min(2 * K, W * width), 1)
+    tokens = tokens.view(sources, -1).gather(1, places)
+    return _Taken(first + places // width, tokens, found)
+
+
+def _allowed(logits: Tensor, history: Tensor, options: BeamOptions, count: int) -> Tensor:
+    """``logits`` (B, V) without the tokens that may not be the ``count``-th new one."""
+    never = list(options.forbidden)
+    early = options.end_id is not None and count <= options.min_new_tokens
+    if options.end_id is not None and early:
+        never.append(options.end_id)
+    allowed = logits
+    if never:
+        allowed = forbid(logits, torch.tensor(never, device=logits.device))
+    if options.no_repeat_ngram:
+        allowed = forbid_repeats(allowed, history, options.no_repeat_ngram)
+        if options.end_id is not None and early:
+            ends = torch.tensor([options.end_id], device=logits.device)
+            allowed = allow_where_stuck(allowed, ends, logits)
+    return allowed

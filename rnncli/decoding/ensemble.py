@@ -21,6 +21,9 @@ class EnsembleState:
     def select(self, rows: Tensor) -> EnsembleState:
         return EnsembleState(tuple(part.select(rows) for part in self.parts))
 
+    def regroup(self, rows: Tensor, sources: Tensor | None) -> EnsembleState:
+        return EnsembleState(tuple(part.regroup(rows, sources) for part in self.parts))
+
 
 class Ensemble:
     """A Stepper made of steppers with one vocabulary and one kind of source."""

@@ -14,6 +14,13 @@ class DecoderState(Protocol):
         """The state of ``rows`` (int64, any length, repeats allowed), in that order."""
         ...
 
+    def regroup(self, rows: Tensor, sources: Tensor | None) -> Self:
+        """The state of ``rows`` (S * K,) as K hypotheses for each of S sources, side by side; all K
+        rows of a source were its own. ``sources``: (S,) which of the sources so far these are, None
+        for all of them in their order. What belongs to a source need not be kept once a row: after
+        this a state is regrouped again, never selected from."""
+        ...
+
 
 Source = TypeVar("Source", contravariant=True)
 S = TypeVar("S", bound=DecoderState)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from rnncli.decoding.constraints import allow_where_stuck, forbid_repeats
 from rnncli.decoding.filters import Filters, forbid
 from rnncli.decoding.protocol import AnyStepper, DecoderState
 from rnncli.decoding.stops import StopText
@@ -54,22 +55,27 @@ class Piece:
 @dataclass(frozen=True)
 class Sample:
     """A row that has ended. ``logprob``: nats of ``tokens`` (with an end token or a stop string)
-    under the model itself, whatever the filters. ``finish_reason``: "stop" or "length"."""
+    under the model itself, whatever the filters; ``logprobs``: of each of them.
+    ``finish_reason``: "stop" or "length"."""
 
     row: int
     tokens: tuple[int, ...]
     text: str
     logprob: float
     finish_reason: str
+    logprobs: tuple[float, ...] = ()
 
 
 class Uniform:
     """Uniform numbers in [0, 1) for each of several rows, ``width`` at a time; those of row k
-    depend on the seed and k alone."""
+    depend on the seed and its name, else on the seed and k, alone."""
 
-    def __init__(self, seed: int, rows: int, width: int = 1) -> None:
+    def __init__(
+        self, seed: int, rows: int, width: int = 1, names: Sequence[Hashable] | None = None
+    ) -> None:
         self._size = (_AHEAD, width)
-        self._generators = [torch.Generator().manual_seed(_row_seed(seed, k)) for k in range(rows)]
+        seeds = [_row_seed(seed, name) for name in names or range(rows)]
+        self._generators = [torch.Generator().manual_seed(one) for one in seeds]
         self._ahead: list[Tensor] = []
 
     def next(self, rows: Sequence[int]) -> Tensor:
@@ -89,7 +95,7 @@ class Uniform:
         return numbers if len(rows) == len(numbers) else numbers[list(rows)]
 
 
-def _row_seed(seed: int, row: int) -> int:
+def _row_seed(seed: int, row: Hashable) -> int:
     digest = hashlib.sha256(f"{seed} {row}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -106,7 +112,7 @@ class _Row:
 
     def __init__(self, number: int, decoder: StreamDecoder, limits: Limits) -> None:
         self.number = number
-        self.logprob = 0.0
+        self.logprobs: list[float] = []
         self.finish_reason = ""
         self._tokens: list[int] = []
         self._text: list[str] = []
@@ -137,7 +143,10 @@ class _Row:
 
     def sample(self) -> Sample:
         text = "".join(self._text)
-        return Sample(self.number, tuple(self._tokens), text, self.logprob, self.finish_reason)
+        return Sample(
+            self.number, tuple(self._tokens), text, sum(self.logprobs), self.finish_reason,
+            tuple(self.logprobs),
+        )  # fmt: skip
 
 
 def sample(
@@ -150,23 +159,33 @@ def sample(
     filters: Filters,
     greedy: bool = False,
     seed: int = 0,
+    names: Sequence[Hashable] | None = None,
+    no_repeat_ngram: int = 0,
+    history: Tensor | None = None,
 ) -> Iterator[Piece | Sample]:
     """Continue B rows. tokens: (B,), the last token of each row, not yet in ``state``;
     ``decoders``: one a row.
 
     ``greedy`` takes the most probable token at every step. Every step yields a Piece for each row
     that has new text, in order; after its last Piece a row's Sample, and the row leaves the batch.
-    The random numbers of row k depend on ``seed`` and k alone.
+    The random numbers of row k depend on ``seed`` and k alone, or on ``seed`` and the k-th of
+    ``names``. With ``no_repeat_ngram`` no token is taken that would repeat an n-gram of so many
+    tokens, those of ``history`` (B, t) before the row's own.
     """
     live = [_Row(k, decoder, limits) for k, decoder in enumerate(decoders)]
-    uniform = None if greedy else Uniform(seed, len(live))
+    uniform = None if greedy else Uniform(seed, len(live), names=names)
     ends = torch.tensor(limits.end_ids, dtype=torch.int64, device=tokens.device)
+    seen = tokens.new_empty(len(live), 0) if history is None else history
     for count in range(1, limits.max_new_tokens + 1):
         with torch.inference_mode():
             logits, state = stepper.step(tokens, state)
             log_p = torch.log_softmax(logits, 1)
             early = limits.end_ids and count <= limits.min_new_tokens
-            allowed = filters(forbid(log_p, ends) if early else log_p)
+            allowed = forbid(log_p, ends) if early else log_p
+            if no_repeat_ngram:
+                allowed = forbid_repeats(allowed, seen, no_repeat_ngram)
+                allowed = allow_where_stuck(allowed, ends, log_p) if early else allowed
+            allowed = filters(allowed)
             if uniform is None:
                 column = allowed.argmax(1, keepdim=True)
             else:
@@ -179,11 +198,13 @@ def sample(
                 )
             logprobs = log_p.gather(1, column).tolist()
         for row, token, (logprob,) in zip(live, chosen, logprobs, strict=True):
-            row.logprob += logprob
+            row.logprobs.append(logprob)
             if text := row.push(token):
                 yield Piece(row.number, text)
             if row.finish_reason:
                 yield row.sample()
+        if no_repeat_ngram:
+            seen = torch.cat([seen, column], 1)
         kept = [k for k, row in enumerate(live) if not row.finish_reason]
         if len(kept) < len(live):
             if not kept:
@@ -191,7 +212,7 @@ def sample(
             live = [live[k] for k in kept]
             with torch.inference_mode():
                 index = torch.tensor(kept, device=tokens.device)
-                tokens, state = tokens[index], state.select(index)
+                tokens, state, seen = tokens[index], state.select(index), seen[index]
     for row in live:  # only when nothing was to be generated
         row.finish_reason = "length"
         yield row.sample()

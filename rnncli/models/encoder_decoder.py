@@ -29,6 +29,9 @@ from rnncli.sections import ModelConfig, RegularizationConfig
 StepOfStack = Callable[[Tensor, State], tuple[Tensor, State]]
 """As ``Stack.step``."""
 
+_SCORES = 1 << 26
+"""So many numbers ``attention_weights`` has attention make at once."""
+
 
 @dataclass(frozen=True)
 class DecoderState:
@@ -43,11 +46,12 @@ class DecoderState:
     def select(self, rows: Tensor) -> DecoderState:
         """The state of ``rows`` (int64, any length, repeats allowed), in that order."""
         sources = rows // (len(self.layers.layers[0][0]) // len(self.memory))
-        kept, counts = torch.unique_consecutive(sources, return_counts=True)
-        if bool((counts == counts[0]).all()):  # what a beam selects: as many rows of each
-            sources = kept
+        return self.regroup(rows, sources)
+
+    def regroup(self, rows: Tensor, sources: Tensor | None) -> DecoderState:
+        """As ``rnncli.decoding.protocol.DecoderState``: annotations are kept once a source."""
         memory, keys = self.memory, self.keys
-        if not torch.equal(sources, torch.arange(len(memory), device=sources.device)):
+        if sources is not None:
             memory, keys = memory.index_select(0, sources), keys.index_select(0, sources)
         return DecoderState(self.layers.select(rows), memory, keys)
 
@@ -380,18 +384,21 @@ class EncoderDecoder(nn.Module):
             lower = State(state.layers.layers[: len(self.decoder.cells)])
             h, _ = self.decoder(y, lower, Run(), None)
             h = h.to(y.dtype)
-            weights: Tensor = self.attention(h.transpose(0, 1), state.keys, state.memory)[1]
-            return weights.transpose(0, 1)
+            # Additive scores take (B, T, S, H) at once: of a very long source few steps at a time.
+            steps = max(1, _SCORES // (state.keys.numel() + 1))
+            parts = h.transpose(0, 1).split(steps, 1)
+            found = [self.attention(part, state.keys, state.memory)[1] for part in parts]
+            return torch.cat(found, 1).transpose(0, 1)
         assert self.attentive is not None
-        cell, first, found = self.attentive, self.stack_state(state).layers[0], []
+        cell, first, seen = self.attentive, self.stack_state(state).layers[0], []
         projected = cell.project(y, first, y.dtype)
         matrices = cell.step_weights()
         for x in projected:
             first, looked = cell.step_and_weights(
                 x, first, lambda name, v: F.linear(v, matrices[name])
             )
-            found.append(looked)
-        return torch.stack(found)
+            seen.append(looked)
+        return torch.stack(seen)
 
     # -- the step contract -------------------------------------------------------------------
 

@@ -22,6 +22,10 @@ class State:
         """The state of ``rows`` (int64, any length, repeats allowed), in that order."""
         return State(tuple(tuple(s.index_select(0, rows) for s in layer) for layer in self.layers))
 
+    def regroup(self, rows: Tensor, sources: Tensor | None) -> State:
+        """``select``: nothing here belongs to a source."""
+        return self.select(rows)
+
     def detach(self) -> State:
         """The same values, cut from the graph: where truncated BPTT stops."""
         return State(tuple(tuple(s.detach() for s in layer) for layer in self.layers))

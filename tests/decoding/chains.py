@@ -19,6 +19,9 @@ class History:
     def select(self, rows: Tensor) -> History:
         return History(self.before[rows], self.source[rows])
 
+    def regroup(self, rows: Tensor, sources: Tensor | None) -> History:
+        return self.select(rows)
+
 
 class Chain:
     """A second-order Markov chain for each of several sources: logits table[source, x, y] after x

@@ -104,30 +104,30 @@ def test_the_state_goes_with_its_rows(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("config", KINDS, ids=str)
-@pytest.mark.parametrize(
-    "chosen",
-    [[[0, 0, 1, 1, 2, 2], [1, 0, 2, 2, 4, 5], [2, 2, 5, 4]], [[2, 1], [0, 1, 1]], [[1, 1]]],
-)
-def test_rows_of_one_source_share_its_annotations(
-    config: dict[str, Any], chosen: list[list[int]]
-) -> None:
-    """What beams select: each row goes on as it would alone, and the annotations of a source are
-    there once for its rows as long as every source has as many."""
+@pytest.mark.parametrize("beam", [False, True])
+def test_rows_go_on_as_they_would_alone(config: dict[str, Any], beam: bool) -> None:
+    """Selected in any order, or as beams that have the annotations once a source."""
+    chosen: list[tuple[list[int], list[int] | None]] = [([2, 1], None), ([0, 1, 1], None)]
+    if beam:
+        chosen = [([0, 0, 1, 1, 2, 2], None), ([1, 0, 2, 2, 4, 5], None), ([2, 2, 5, 4], [1, 2])]
     model = make(**config)
     source, inputs, _ = batch()
     with torch.no_grad():
         state = model.start(source, B)
         lines = [model.start(source[:, [k]], 1) for k in range(B)]
-        for t, rows in enumerate(chosen):
-            state = state.select(torch.tensor(rows))
+        for t, (rows, sources) in enumerate(chosen):
+            if beam:
+                kept = None if sources is None else torch.tensor(sources)
+                state = state.regroup(torch.tensor(rows), kept)
+            else:
+                state = state.select(torch.tensor(rows))
             lines = [lines[row] for row in rows]
             tokens = inputs[t].repeat(3)[: len(rows)]
             logits, state = model.step(tokens, state)
             for k in range(len(rows)):
                 alone, lines[k] = model.step(tokens[k : k + 1], lines[k])
                 torch.testing.assert_close(logits[k : k + 1], alone)
-        if len(chosen) == 3:
-            assert len(state.memory) == 2
+        assert len(state.memory) == (2 if beam else 3)
 
 
 @pytest.mark.parametrize("config", KINDS, ids=str)
@@ -328,3 +328,38 @@ def test_what_is_fixed_or_dropped_is_so_on_both_sides() -> None:
     between = make(cell="gru", attention="general", look_up="between", layers=1)
     assert between.attentive is not None
     assert {"cell.W_hh", "second.W_hh"} <= set(between.attentive.recurrent_weights())
+
+
+@pytest.mark.parametrize("config", KINDS, ids=str)
+def test_a_beam_shares_the_annotations_of_its_source(config: dict[str, Any]) -> None:
+    """Rows regrouped, which keep annotations once a source, go on as rows selected do."""
+    model = make(**config)
+    source, inputs, _ = batch()
+    with torch.no_grad():
+        _, state = model.step(inputs[0], model.start(source, B))
+        grouped = state.regroup(torch.tensor([0, 0, 1, 1, 2, 2]), None)
+        plain = state.select(torch.tensor([0, 0, 1, 1, 2, 2]))
+        tokens = torch.tensor([1, 2, 3, 4, 5, 6])
+        steps: tuple[tuple[list[int], list[int] | None], ...] = (
+            ([1, 0, 2, 3, 5, 5], None),
+            ([3, 2, 4, 5], [1, 2]),
+            ([3, 3, 2], [1]),
+        )
+        for rows, sources in steps:
+            mine, grouped = model.step(tokens, grouped)
+            whole, plain = model.step(tokens, plain)
+            torch.testing.assert_close(mine, whole)
+            index = torch.tensor(rows)
+            grouped = grouped.regroup(index, None if sources is None else torch.tensor(sources))
+            plain, tokens = plain.select(index), tokens[index].flip(0)
+        assert len(grouped.memory) == 1 and len(plain.memory) == 3
+        torch.testing.assert_close(model.step(tokens, grouped)[0], model.step(tokens, plain)[0])
+
+
+def test_attention_weights_may_be_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(attention="additive", direction="bidirectional", bridge="mean")
+    source, inputs, _ = batch()
+    with torch.no_grad():
+        whole = model.attention_weights(source, inputs)
+        monkeypatch.setattr("rnncli.models.encoder_decoder._SCORES", 1)
+        torch.testing.assert_close(model.attention_weights(source, inputs), whole)
