@@ -149,11 +149,13 @@ class Translator:
         *,
         reverse_source: bool = False,
         source_tokenizer: Tokenizer | None = None,
+        weights: str = "float32",
     ) -> None:
-        """``source_tokenizer``: of a source with a vocabulary of its own."""
+        """``source_tokenizer``: of a source with a vocabulary of its own. ``weights``: how the
+        decoders' are kept, one of ``rnncli.models.packed.PRECISIONS``."""
         self._tokenizer, self._options, self._reverse = tokenizer, options, reverse_source
         self._source_tokenizer = source_tokenizer or tokenizer
-        steppers = [prepare_decoder(model) for model in models]
+        steppers = [prepare_decoder(model, weights) for model in models]
         self._stepper: AnyStepper = steppers[0] if len(steppers) == 1 else Ensemble(steppers)
         self._attending = [model for model in models if model.attends]
         self._device = models[0].source_embedding.weight.device

@@ -109,6 +109,12 @@ def translate(
     batch_size: Annotated[
         int, Option("--batch-size", metavar="N", min=1, help="Lines translated at once.")
     ] = 32,
+    weights: Annotated[
+        str,
+        Option(
+            "--weights", metavar="float32|float16|int8", help="Smaller ones are faster, less exact."
+        ),
+    ] = "float32",
     format: Annotated[
         TranslationFormat, Option("--format", help="moses and tsv: n-best lists; ids from 0.")
     ] = TranslationFormat.TEXT,
@@ -160,7 +166,7 @@ def translate(
     paths, name = models_and_file(model, file, more)
     runtime = prepare(device, "float32", threads)
     models = load_translators(paths, runtime.device)
-    translator = _translator(models, options)
+    translator = _translator(models, options, weights)
     if alignments is not None and not translator.attends:
         raise UsageError(f"--alignments: {paths[0]} has no attention, so nothing aligns its words")
     maps = None
@@ -206,13 +212,13 @@ def _check(
             raise UsageError(f"--{name.replace('_', '-')}: {what}")
 
 
-def _translator(models: list[LoadedTranslator], options: SearchOptions) -> Translator:
+def _translator(models: list[LoadedTranslator], options: SearchOptions, weights: str) -> Translator:
     from rnncli.translation import Translator
 
     return Translator(
         [one.model for one in models], models[0].tokenizer, options,
         reverse_source=models[0].config.model.reverse_source,
-        source_tokenizer=models[0].source_tokenizer,
+        source_tokenizer=models[0].source_tokenizer, weights=weights,
     )  # fmt: skip
 
 

@@ -99,3 +99,11 @@ def test_options_of_pairs(folder: Path, tmp_path: Path):
                         "model.context=every-step", "--max-steps", 2, "--hidden-size", 8,
                         "--out", tmp_path / "cho")  # fmt: skip
     assert code == 0, err
+
+
+def test_smaller_weights_translate_alike(folder: Path):
+    for weights in ("float16", "int8"):
+        code, out, err = call("translate", folder / "run", "--weights", weights, input=b"six two\n")
+        assert (code, out) == (0, "TWO SIX\n"), err
+    code, _, err = call("translate", folder / "run", "--weights", "int9", input=b"six two\n")
+    assert code == 2 and "weights: unknown value 'int9'" in err
