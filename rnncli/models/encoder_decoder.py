@@ -7,13 +7,14 @@ targets may be padded at their end.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rnncli.errors import UsageError
+from rnncli.models.decoder_state import DecoderState
 from rnncli.models.packed import Packed
 from rnncli.models.penalties import activation_penalty
 from rnncli.nn.attention import Attention, fresh
@@ -31,29 +32,6 @@ StepOfStack = Callable[[Tensor, State], tuple[Tensor, State]]
 
 _SCORES = 1 << 26
 """So many numbers ``attention_weights`` has attention make at once."""
-
-
-@dataclass(frozen=True)
-class DecoderState:
-    """A decoder between two tokens. ``memory``: the annotations (N, S, M) of N sources and ``keys``
-    what attention made of them (N, S, K), each with an equal share of the rows, beside each other;
-    no more than a dimension of size 0 without attention."""
-
-    layers: State
-    memory: Tensor
-    keys: Tensor
-
-    def select(self, rows: Tensor) -> DecoderState:
-        """The state of ``rows`` (int64, any length, repeats allowed), in that order."""
-        sources = rows // (len(self.layers.layers[0][0]) // len(self.memory))
-        return self.regroup(rows, sources)
-
-    def regroup(self, rows: Tensor, sources: Tensor | None) -> DecoderState:
-        """As ``rnncli.decoding.protocol.DecoderState``: annotations are kept once a source."""
-        memory, keys = self.memory, self.keys
-        if sources is not None:
-            memory, keys = memory.index_select(0, sources), keys.index_select(0, sources)
-        return DecoderState(self.layers.select(rows), memory, keys)
 
 
 class EncoderDecoder(nn.Module):

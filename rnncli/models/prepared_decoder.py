@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rnncli.models.encoder_decoder import DecoderState, EncoderDecoder
+from rnncli.models.decoder_state import DecoderState
+from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.models.packed import pack
 from rnncli.models.prepared_stack import PreparedStack
 
