@@ -145,7 +145,7 @@ def _extent(
         reasons.append(
             f"time: no limit was given, so {seconds / 60:g} minutes (--max-time, --epochs)"
         )
-    speed = _measure_speed()
+    speed = measure_speed()
 
     def passes(H: int) -> float:
         output = V * H * (0.3 if V > 4000 else 1.0)
@@ -199,7 +199,7 @@ def _token_count(kind: str, seen: Glance) -> int:
     return max(1, int(words * (1.05 if kind == "word" else 1.4)))
 
 
-def _measure_speed() -> float:
+def measure_speed() -> float:
     """Flop/s that a recurrent layer can hope for here, rounded to a power of the square root of two
     so that the same machine chooses the same size again."""
     import torch

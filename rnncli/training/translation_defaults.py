@@ -8,9 +8,12 @@ from typing import Any
 from rnncli.sections import DataConfig
 from rnncli.text.lines import Source
 from rnncli.text.pairs import pair_files
+from rnncli.training.defaults import measure_speed
 
 SMALL_BYTES = 500_000
 DEFAULT_SECONDS = 600.0
+BYTES_A_TOKEN = 4.2
+SIZES = (128, 192, 256, 320, 384, 448, 512)
 SUBWORDS = 4000
 """A small vocabulary: most of a step is the output layer, and rare words are spelled anyway."""
 
@@ -30,15 +33,16 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     )
     small = size < SMALL_BYTES
     kind = str(fixed.get("tokenizer.kind", "word" if small else "bpe"))
-    H = 128 if small else 320
+    H, passes = (128, 0.0) if small else _extent(size, fixed)
+    H = int(fixed.get("model.hidden_size", H))
     look_up = str(fixed.get("model.look_up", "after"))
     every_step = fixed.get("model.context") == "every-step"
-    rate = float(fixed.get("regularization.dropout", 0.2 if small else 0.25))
+    rate = float(fixed.get("regularization.dropout", 0.2 if small else _dropout(passes)))
     values: dict[str, Any] = {
         "tokenizer.kind": kind,
         "model.layers": 2 if look_up == "layers" else 1,
         "model.hidden_size": H,
-        "model.embedding_size": int(fixed.get("model.hidden_size", H)),
+        "model.embedding_size": H,
         "model.direction": "bidirectional",
         "model.attention": "none" if every_step else "general",
         "model.bridge": "linear",
@@ -56,6 +60,8 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     }
     if kind in ("bpe", "unigram"):
         values["tokenizer.vocab_size"] = SUBWORDS
+    if kind == fixed.get("source_tokenizer.kind", kind) == "bpe" and passes > 8:
+        values["regularization.subword_dropout"] = 0.05
     separate = any(name.startswith("source_tokenizer.") for name in fixed)
     if separate:
         of_source = str(fixed.get("source_tokenizer.kind", kind))
@@ -74,5 +80,39 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
             if "model.hidden_size" in fixed
             else [f"size: {H} units a layer, a direction of the encoder and in the decoder"]
         ),
+        *(
+            [f"regularisation: dropout {rate:g}, for about {passes:.2g} passes over the pairs"]
+            if passes and "regularization.dropout" not in fixed
+            else []
+        ),
     ]
     return {name: value for name, value in values.items() if name not in fixed}, reasons
+
+
+def _extent(size: int, fixed: Mapping[str, Any]) -> tuple[int, float]:
+    """Hidden units, and passes over pairs of ``size`` bytes: those that were asked for, or that the
+    time allows."""
+    asked = float(fixed.get("training.epochs") or 0)
+    seconds = float(fixed.get("training.max_seconds") or 0)
+    if not seconds and (asked or fixed.get("training.max_steps")):
+        return 320, asked
+    tokens = size / 2 / BYTES_A_TOKEN
+    speed = measure_speed()
+
+    def passes(H: int) -> float:
+        """Of a layer on each side, the encoder's in both directions, and the output layer."""
+        a_token = 6 * (3 * 8 * H * H + 3 * H * H + SUBWORDS * H)
+        possible = (seconds or DEFAULT_SECONDS) * speed / a_token / tokens
+        return min(possible, asked) if asked else possible
+
+    fitting = [H for H in SIZES if passes(H) >= 10 * (H / 320) ** 2.5]
+    H = int(fixed.get("model.hidden_size", max(fitting, default=SIZES[0])))
+    return H, passes(H)
+
+
+def _dropout(passes: float) -> float:
+    """The more passes, the more of it; 0.3 for the twenty of docs/results.md."""
+    for limit, rate in ((3, 0.1), (6, 0.2), (12, 0.25), (30, 0.3)):
+        if passes <= limit:
+            return rate
+    return 0.4
