@@ -16,7 +16,7 @@ from rnncli.training.tasks import choose
 
 @pytest.fixture(autouse=True)
 def _known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(defaults, "_measure_speed", lambda: 3.2e11)
+    monkeypatch.setattr(defaults, "measure_speed", lambda: 3.2e11)
 
 
 def chosen(path: Path, text: bytes, **fixed: Any) -> tuple[Config, list[str]]:
