@@ -10,7 +10,7 @@ import pytest
 from rnncli.config import Config
 from rnncli.errors import FileError
 from rnncli.sections import DataConfig
-from rnncli.training import defaults
+from rnncli.training import defaults, translation_defaults
 from rnncli.training.tasks import choose
 
 
@@ -161,3 +161,23 @@ def test_there_are_as_many_layers_as_cells_are_named(tmp_path: Path) -> None:
     assert config.model.layers == 3
     one, _ = chosen(tmp_path / "t", WORDS, model__cell="gru", training__epochs=3)
     assert one.model.layers == 2
+
+
+def test_translation_grows_with_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More time: more units and more dropout, never less; what is given decides the rest."""
+    monkeypatch.setattr(translation_defaults, "measure_speed", lambda: 1e11)
+    pairs = tmp_path / "p.tsv"
+    pairs.write_bytes(b"a boat on the river .\tein Boot auf dem Fluss .\n" * 40_000)
+    found = []
+    for minutes in (1, 10, 60, 600):
+        fixed = {"task": "translate", "training.max_seconds": 60.0 * minutes}
+        values, reasons = choose(DataConfig(train=(str(pairs),)), fixed)
+        config = Config().with_values({**values, **fixed, "data.train": [str(pairs)]})
+        assert config.tokenizer.kind == "bpe"
+        assert any("passes over the pairs" in reason for reason in reasons)
+        found.append((config.model.hidden_size, config.regularization.dropout))
+    assert found == sorted(found)
+    assert found[0][0] < found[-1][0] and found[0][1] < found[-1][1]
+    fixed = {"task": "translate", "training.epochs": 5, "model.look_up": "layers"}
+    values, _ = choose(DataConfig(train=(str(pairs),)), fixed)
+    assert (values["model.layers"], values["regularization.dropout"]) == (2, 0.2)
