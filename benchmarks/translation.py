@@ -48,6 +48,7 @@ def main() -> None:
     def file(part: str, language: str) -> Path:
         return options.data / f"{part}.{language}"
 
+    languages = (options.source, options.target)
     print(f"{options.source}-{options.target}, {options.test}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         for minutes in [None] if options.run else options.minutes:
@@ -67,8 +68,9 @@ def main() -> None:
             info = json.loads(rnncli("info", folder, "--json"))
             print(f"{info['parameters']:,} parameters, {info['provenance']['epochs']} epochs")
             for name, more in WAYS.items():
-                report(name, (folder, *more, "--threads", options.threads),
-                       file(options.test, options.source), file(options.test, options.target))  # fmt: skip
+                arguments = (folder, *more, "--threads", options.threads)
+                files = (file(options.test, language) for language in languages)
+                report(name, arguments, *files)
 
 
 WAYS: dict[str, tuple[object, ...]] = {
