@@ -183,7 +183,7 @@ def test_what_a_decoder_reads_again_and_again_is_no_state(look_up: str) -> None:
 
     memory = draw(B, S, 3)
     keys = attention.keys(memory)
-    state = cell.first_state((draw(B, H),), memory, keys.detach())
+    state = (*cell.first_state((draw(B, H),), memory), memory, keys.detach())
     x = draw(T, B, cell.input_size)
     weights = cell.step_weights()
     y, _ = run_with_omega(cell, x, state, weights, 0.5, engine="deferred", dtype=torch.float64)
