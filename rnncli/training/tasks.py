@@ -35,7 +35,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "translate": {"training.state": "reset", "model.attention": "general"},
     "music": {"training.state": "reset"},
 }
-"""Settings that a task cannot do without, and that are not every task's."""
+"""Settings without which what a user gives for a task could not be checked before its data is read:
+those that it needs or usually has, and that are not every task's."""
 
 
 def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
