@@ -104,11 +104,6 @@ class Config:
             )
         if self.task != "translate":
             self._refuse_translation()
-        elif self.model.look_up != "after" and self.model.attention == "none":
-            raise UsageError(
-                f"model.look_up: {self.model.look_up!r} is a place for attention, and there is "
-                "none; use look_up = 'after', or attention = 'general'"
-            )
         if self.data.transpose and self.task != "music":
             raise UsageError(
                 "data.transpose: only music is moved up and down; use 0, or task = 'music'"

@@ -41,8 +41,8 @@ class EncoderDecoder(nn.Module):
     first layer, and the layers above read [h(t); c(t)] (the stack of Wu et al. 2016, sec. 3, with
     the context of the same step); no layer waits for attention, so that all steps are run at once.
     With another ``look_up`` attention is part of the decoder's first layer
-    (``rnncli.nn.attentive_cell``). Without attention and with ``context`` every-step, the decoder of
-    Cho et al. 2014 (app. A): c = tanh(V h(S)), h of the encoder's last layer, is read at every step
+    (``rnncli.nn.attentive_cell``). Without attention, ``context`` every-step is the decoder of Cho
+    et al. 2014 (app. A): c = tanh(V h(S)), h of the encoder's last layer, is read at every step
     beside y(t-1), and by the output layer. ``readout`` maxout: what
     the softmax reads is the greater of each two units of W_c [c; h; y(t-1)] (there, and Bahdanau et
     al. 2015), not a tanh of W_c [c; h]. ``tied``: the target's embedding and the output matrix are
@@ -58,6 +58,11 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         if config.output != "softmax":
             raise UsageError("model.output: an encoder-decoder has output = 'softmax' alone")
+        if config.look_up != "after" and config.attention == "none":
+            raise UsageError(
+                f"model.look_up: {config.look_up!r} is a place for attention, and there is none; "
+                "use look_up = 'after', or attention = 'general'"
+            )
         self.vocab_size = vocab_size
         self.tied = config.tied
         self.bridge = config.bridge

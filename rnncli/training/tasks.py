@@ -32,11 +32,10 @@ DEFAULTS = {
 """Files with a function ``choose``, of tasks whose settings follow from their data."""
 
 REQUIRED: dict[str, dict[str, Any]] = {
-    "translate": {"training.state": "reset", "model.attention": "general"},
+    "translate": {"training.state": "reset"},
     "music": {"training.state": "reset"},
 }
-"""Settings without which what a user gives for a task could not be checked before its data is read:
-those that it needs or usually has, and that are not every task's."""
+"""Settings that a task cannot do without, and that are not every task's."""
 
 
 def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
