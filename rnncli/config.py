@@ -51,6 +51,7 @@ TRANSLATION = (
     "model.bridge",
     "model.coverage",
     "model.encoder_layers",
+    "model.encoder_cell",
     "model.shared_embedding",
     "model.reverse_source",
     "regularization.label_smoothing",

@@ -146,14 +146,14 @@ def _require_a_use(task: str, sections: Mapping[str, Any]) -> None:
 def _require_cells_that_heed(task: str, model: ModelConfig, sections: Mapping[str, Any]) -> None:
     # A decoder that feeds its output back has a matrix for it, whatever its cell.
     feeds = task == "translate" and model.look_up == "feeding"
-    for setting in sorted(unheeded(model.cell_names())):
+    for setting in sorted(unheeded(model.all_cell_names())):
         section, name = setting.split(".")
         if not _asks(sections[section], name) or (feeds and section == "regularization"):
             continue
         trait, default = CELL_SETTINGS[setting], getattr(type(sections[section]), name)
         having = ", ".join(cell for cell, row in CELLS.items() if getattr(row, trait))
         raise UsageError(
-            f"{setting}: {model.cell} has no {_TRAITS[trait]}, so it would do nothing; "
+            f"{setting}: {model.cells} has no {_TRAITS[trait]}, so it would do nothing; "
             f"{'leave it out' if default is None else f'use {default!r}'}, or a cell that has "
             f"one: {having}"
         )
@@ -163,10 +163,10 @@ def _require_options_that_count(model: ModelConfig) -> None:
     """Options of cells that others make meaningless."""
     for name, need in _NEEDS.items():
         value = getattr(model, name)
-        taking = [k for k in _kinds(model) if name in model.cell_row(k).options]
-        if value is None or all(value == model.cell_row(k).options[name] for k in taking):
+        taking = [(m, k) for m, k in _kinds(model) if name in m.cell_row(k).options]
+        if value is None or all(value == m.cell_row(k).options[name] for m, k in taking):
             continue
-        if not any(need.met(model.cell_options(k)) for k in taking):
+        if not any(need.met(m.cell_options(k)) for m, k in taking):
             raise UsageError(
                 f"model.{name}: it would do nothing without {need.text}; give that, or leave it out"
             )
@@ -174,9 +174,7 @@ def _require_options_that_count(model: ModelConfig) -> None:
 
 def _require_starts(model: ModelConfig) -> None:
     """What belongs to one kind of start of the recurrent matrices."""
-    starts = [
-        {**vars(model), **model.own_start(k)} for k in _kinds(model) if model.cell_row(k).recurrent
-    ]
+    starts = [{**vars(m), **m.own_start(k)} for m, k in _kinds(model) if m.cell_row(k).recurrent]
     if not starts:
         return
     scaled = [start for start in starts if start["recurrent_init"] != "default"]
@@ -202,9 +200,9 @@ def _require_starts(model: ModelConfig) -> None:
 
 def _scales_cells(model: ModelConfig) -> bool:
     """Whether ``init_scale`` says anything of other weights than the embedding's."""
-    return model.init != "default" or any("init" in model.own_start(k) for k in _kinds(model))
+    return model.init != "default" or any("init" in m.own_start(k) for m, k in _kinds(model))
 
 
-def _kinds(model: ModelConfig) -> range:
-    """A layer of each cell that is named."""
-    return range(len(model.cell_names()))
+def _kinds(model: ModelConfig) -> list[tuple[ModelConfig, int]]:
+    """A layer of each cell that is named, and the configuration whose layer it is."""
+    return [(side, k) for side in model.sides() for k in range(len(side.cell_names()))]

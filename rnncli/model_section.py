@@ -28,6 +28,18 @@ def cell_names(cell: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in cell.split(","))
 
 
+def _require_cells(field: str, text: str, layers: int) -> None:
+    """``text``: one name of the table of cells, or one for each layer."""
+    names = cell_names(text)
+    for name in names:
+        require_choice("model", field, name, tuple(CELLS))
+    if len(names) not in (1, layers):
+        raise UsageError(
+            f"model.{field}: {text!r} names {len(names)} cells for {layers} layers; give one, or "
+            "one for each layer"
+        )
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The network. With ``tied`` and unequal sizes the last layer has ``embedding_size`` units.
@@ -36,8 +48,10 @@ class ModelConfig:
     with what was looked at before as a part of it if there is ``coverage``;
     ``bridge`` is what leads from the encoder's last state, and ``direction`` the encoder's. Without
     attention the source may be given to every step of the decoder and to its output (``context``).
-    An encoder has as many layers as the decoder, or ``encoder_layers``. Source and target have one
-    embedding if ``shared_embedding``; None: if it is ``tied`` and they have one vocabulary.
+    An encoder has as many layers as the decoder, or ``encoder_layers``, and its cells, or
+    ``encoder_cell``; an option of cells is of the side that takes it (``sides``). Source and target
+    have one embedding if ``shared_embedding``; None: if it is ``tied`` and they have one
+    vocabulary.
 
     ``cell`` is a name of ``rnncli.cell_table``, or one for each layer with commas between. The
     other fields that may be None are its own affair, and None is what it has by itself; those
@@ -72,6 +86,7 @@ class ModelConfig:
     bridge: str = "linear"
     coverage: bool = False
     encoder_layers: int = 0
+    encoder_cell: str = ""
     shared_embedding: bool | None = None
     reverse_source: bool = False
     output: str = "softmax"
@@ -112,13 +127,9 @@ class ModelConfig:
     leak: float | None = None
 
     def __post_init__(self) -> None:
-        for name in self.cell_names():
-            require_choice("model", "cell", name, tuple(CELLS))
-        if len(self.cell_names()) not in (1, self.layers):
-            raise UsageError(
-                f"model.cell: {self.cell!r} names {len(self.cell_names())} cells for "
-                f"{self.layers} layers; give one, or one for each layer"
-            )
+        _require_cells("cell", self.cell, self.layers)
+        if self.encoder_cell:
+            _require_cells("encoder_cell", self.encoder_cell, self.encoder_depth)
         require_choice("model", "input", self.input, ("embedding", "one-hot"))
         require_choice("model", "initial_state", self.initial_state, ("zero", "learned"))
         require_choice("model", "direction", self.direction, DIRECTIONS)
@@ -168,7 +179,7 @@ class ModelConfig:
             )
 
     def _check_options(self) -> None:
-        rows = [CELLS[name] for name in self.cell_names()]
+        rows = [CELLS[name] for name in self.all_cell_names()]
         for name, option in OPTIONS.items():
             value = getattr(self, name)
             if value is None:
@@ -177,7 +188,7 @@ class ModelConfig:
             if not taking:
                 takers = ", ".join(cell for cell, row in CELLS.items() if name in row.options)
                 raise UsageError(
-                    f"model.{name}: {self.cell} has no such option; cells that have it: {takers}"
+                    f"model.{name}: {self.cells} has no such option; cells that have it: {takers}"
                 )
             if option.choices:
                 for row in taking:
@@ -187,15 +198,15 @@ class ModelConfig:
                 require_range("model", name, value, option.low, option.high)
 
     def _check_learned(self) -> None:
-        rows = [CELLS[name] for name in self.cell_names()]
+        rows = [CELLS[name] for name in self.all_cell_names()]
         fixed = [name for row in rows for name in row.frozen]
-        if "W_xh" in rows[0].frozen:
+        if any("W_xh" in side.cell_row(0).frozen for side in self.sides()):
             fixed.append("embedding")
         for name in self.learned:
             if name not in fixed:
                 what = ", ".join(dict.fromkeys(fixed)) or "nothing"
                 raise UsageError(
-                    f"model.learned: {name!r} is learned anyway; {self.cell} fixes {what}"
+                    f"model.learned: {name!r} is learned anyway; {self.cells} fixes {what}"
                 )
             if name in self.frozen:
                 raise UsageError(f"model.learned: {name!r} is in model.frozen too; choose one")
@@ -203,6 +214,42 @@ class ModelConfig:
     def cell_names(self) -> tuple[str, ...]:
         """The names in ``cell``: one, or one a layer."""
         return cell_names(self.cell)
+
+    def all_cell_names(self) -> tuple[str, ...]:
+        """Those of ``cell`` and of ``encoder_cell``."""
+        return (*self.cell_names(), *(cell_names(self.encoder_cell) if self.encoder_cell else ()))
+
+    @property
+    def cells(self) -> str:
+        """The names of all cells, for messages."""
+        return ",".join(dict.fromkeys(self.all_cell_names()))
+
+    @property
+    def encoder_depth(self) -> int:
+        """Layers of an encoder."""
+        return self.encoder_layers or self.layers
+
+    def sides(self) -> tuple[ModelConfig, ...]:
+        """Configurations of one kind of cells each: this one or, with an ``encoder_cell``, the
+        decoder's and the encoder's, without what only the other takes."""
+        if not self.encoder_cell:
+            return (self,)
+        return self._side(self.cell, self.layers), self.encoder_side()
+
+    def encoder_side(self) -> ModelConfig:
+        """The configuration of the encoder's layers."""
+        return self._side(self.encoder_cell or self.cell, self.encoder_depth)
+
+    def _side(self, cell: str, layers: int) -> ModelConfig:
+        rows = [CELLS[name] for name in cell_names(cell)]
+        untaken = [name for name in OPTIONS if not any(name in row.options for row in rows)]
+        fixed = {name for row in rows for name in row.frozen}
+        if "W_xh" in rows[0].frozen:
+            fixed.add("embedding")
+        learned = tuple(name for name in self.learned if name in fixed)
+        own: dict[str, Any] = {**dict.fromkeys(untaken), "learned": learned}
+        own |= {"cell": cell, "layers": layers, "encoder_cell": "", "encoder_layers": 0}
+        return dataclasses.replace(self, **own)
 
     def cell_row(self, layer: int) -> CellRow:
         """The table's row for the cell of ``layer``, from 0."""

@@ -19,12 +19,13 @@ from rnncli.models.packed import Packed
 from rnncli.models.penalties import activation_penalty
 from rnncli.nn.attention import Attention, fresh
 from rnncli.nn.attentive_cell import AttentiveCell, second_cell
+from rnncli.nn.bridge import Bridge
 from rnncli.nn.cells import Cell, make_cell
 from rnncli.nn.dropout import dropout
 from rnncli.nn.embedding import Embedding
 from rnncli.nn.softmax import SampledVocabulary, Softmax
 from rnncli.nn.stack import Run, Stack
-from rnncli.nn.state import CellState, State
+from rnncli.nn.state import State
 from rnncli.sections import ModelConfig, RegularizationConfig
 
 StepOfStack = Callable[[Tensor, State], tuple[Tensor, State]]
@@ -65,15 +66,14 @@ class EncoderDecoder(nn.Module):
             )
         self.vocab_size = vocab_size
         self.tied = config.tied
-        self.bridge = config.bridge
-        layers = replace(config, tied=False)
+        layers = replace(config.sides()[0], tied=False)
         shared = config.shared_embedding
         if shared is None:
             shared = config.tied and source_vocab_size is None
         self.source_embedding = Embedding(config, source_vocab_size or vocab_size)
         self._target_embedding = None if shared else Embedding(config, vocab_size)
-        depth = config.encoder_layers or config.layers
-        self.encoder = Stack(replace(layers, layers=depth), self.source_embedding.size)
+        of_encoder = replace(config.encoder_side(), tied=False)
+        self.encoder = Stack(of_encoder, self.source_embedding.size)
         M, E = self.encoder.output_size, self.target_embedding.size
         self.V: nn.Parameter | None = None
         if config.context == "every-step":
@@ -113,24 +113,15 @@ class EncoderDecoder(nn.Module):
             self.W_c = fresh(2 * readout, C + H + E)
         elif C or readout != H:
             self.W_c = fresh(readout, C + H)
-        self.bridges = nn.ModuleList()
-        if config.bridge in ("linear", "mean"):
-            self._add_bridges(config, M)
+        self.bridges = Bridge(config.bridge, self.encoder, self._decoder_cells())
         self.output = Softmax(config, readout, vocab_size)
-        if config.embedding_is_fixed:
-            for embedding in (self.source_embedding, self.target_embedding):
-                embedding.requires_grad_(False)
-        if config.bridge == "last" and self.encoder.cells_a_layer > 1:
-            raise UsageError(
-                "model.bridge: 'last' hands the encoder's last state on as it is, and a "
-                "bidirectional encoder has two; use 'linear', 'mean' or 'zero'"
-            )
-        if config.bridge == "last" and depth != config.layers:
-            raise UsageError(
-                f"model.bridge: 'last' hands each layer's last state to its like, and {depth} "
-                f"layers are not {config.layers}; use 'linear', 'mean' or 'zero', or "
-                "encoder_layers = 0"
-            )
+        fixed = [side.embedding_is_fixed for side in (config.encoder_side(), config.sides()[0])]
+        if shared:
+            fixed = [all(fixed)] * 2
+        for embedding, stays in zip(
+            (self.source_embedding, self.target_embedding), fixed, strict=True
+        ):
+            embedding.requires_grad_(not stays)
 
     def _make_attentive(
         self, config: ModelConfig, layers: ModelConfig, memory_size: int
@@ -154,26 +145,6 @@ class EncoderDecoder(nn.Module):
             return [*cells, *self.upper.layers]
         return cells if self.attentive is None else [self.attentive.cell, *cells[1:]]
 
-    def _add_bridges(self, config: ModelConfig, memory_size: int) -> None:
-        """One linear map for each part of the decoder's first state, layer by layer."""
-        for layer, cell in enumerate(self._decoder_cells()):
-            for part in _bridged(cell):
-                size, inputs = cell.state_sizes[part], memory_size
-                if config.bridge == "linear":
-                    inputs = sum(c.state_sizes[part] for c in self._encoder_cells(layer))
-                self.bridges.append(nn.Linear(inputs, size))
-
-    def _encoder_cells(self, layer: int) -> list[Cell]:
-        return self.encoder.layers[self._encoder_places(layer)]
-
-    def _encoder_places(self, layer: int) -> slice:
-        """Where the cells are that a decoder's layer starts from: those of the layer at the same
-        distance from the top, or of the first."""
-        width = self.encoder.cells_a_layer
-        below = len(self.encoder.cells) // width - len(self._decoder_cells())
-        place = max(0, layer + below)
-        return slice(place * width, (place + 1) * width)
-
     @property
     def target_embedding(self) -> Embedding:
         return self._target_embedding or self.source_embedding
@@ -195,7 +166,7 @@ class EncoderDecoder(nn.Module):
         start = self.encoder.start(source.shape[1])
         outputs, last = self.encoder(x, start, run_as, rates)
         memory = outputs.to(self.source_embedding.weight.dtype).transpose(0, 1)
-        layers = self._first_state(last, memory)
+        layers = self.bridges(last, memory)
         if rates is not None and rates.dropout:
             memory = F.dropout(memory, rates.dropout)
         if self.attention is not None:
@@ -209,26 +180,6 @@ class EncoderDecoder(nn.Module):
             layers = State((first, *layers.layers[1:]))
             return DecoderState(layers, memory, self.attentive.attention.keys(memory))
         return DecoderState(layers, nothing, nothing)
-
-    def _first_state(self, last: State, memory: Tensor) -> State:
-        """What the decoder starts from, by ``bridge``: zero; the encoder's last state (last), or a
-        tanh layer on it (linear; Cho et al. 2014) or on the mean annotation (mean)."""
-        if self.bridge == "zero":
-            return State(tuple(c.zero_state(len(memory)) for c in self._decoder_cells()))
-        if self.bridge == "last":
-            return last
-        maps = iter(self.bridges)
-        layers: list[CellState] = []
-        for layer, cell in enumerate(self._decoder_cells()):
-            parts = list(cell.zero_state(len(memory)))
-            for part in _bridged(cell):
-                v = memory.mean(1)
-                if self.bridge == "linear":
-                    from_layer = last.layers[self._encoder_places(layer)]
-                    v = torch.cat([state[part] for state in from_layer], dim=1)
-                parts[part] = torch.tanh(next(maps)(v))
-            layers.append(tuple(parts))
-        return State(tuple(layers))
 
     def _last_outputs(self, outputs: Tensor) -> Tensor:
         """outputs: (S, B, M) of the encoder -> those of each direction's last step (B, M)."""
@@ -412,8 +363,3 @@ class EncoderDecoder(nn.Module):
             h, above = upper(x, State(before.layers[own:]))
             after = State((*after.layers, *above.layers))
         return h.unsqueeze(0), context, self._decoder_state(after, state)
-
-
-def _bridged(cell: Cell) -> list[int]:
-    """The parts of a cell's state that a bridge gives a value; the others start at zero."""
-    return [part for part, kind in enumerate(cell.part_kinds) if kind in ("hidden", "cell")]

@@ -45,7 +45,10 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     task = str(fixed.get("task", "lm")).partition(":")[0]
     module = import_module(f"rnncli.training.{DEFAULTS[task]}")
     values, reasons = module.choose(data, fixed)
-    idle = unheeded(cell_names(str(fixed.get("model.cell", ModelConfig.cell))))
+    cells = [str(fixed.get("model.cell", ModelConfig.cell))]
+    if "model.encoder_cell" in fixed:
+        cells.append(str(fixed["model.encoder_cell"]))
+    idle = unheeded(name for cell in cells for name in cell_names(cell))
     return {name: value for name, value in values.items() if name not in idle}, reasons
 
 

@@ -32,6 +32,8 @@ KINDS: tuple[dict[str, Any], ...] = (
     {"attention": "general", "encoder_layers": 3, "shared_embedding": True},
     {"attention": "general", "look_up": "layers", "layers": 3, "residual": "add", "tied": True},
     {"cell": "gru", "attention": "additive", "look_up": "layers", "readout": "maxout"},
+    {"encoder_cell": "mingru", "attention": "general", "encoder_layers": 3, "tied": True},
+    {"cell": "gru", "encoder_cell": "lstm,elman", "attention": "additive", "look_up": "feeding"},
 )
 
 
@@ -266,6 +268,43 @@ def test_attention_in_the_decoder_is_the_published_one(look_up: str) -> None:
         read = torch.tanh(torch.cat([context, h], 1) @ attentive.W_c.T)
         expected = read @ model.output.W_hy.T + model.output.b
     torch.testing.assert_close(logits, expected)
+
+
+def test_parts_of_a_state_that_the_encoder_does_not_have_start_from_its_h() -> None:
+    """A GRU's h is an LSTM's h and c to begin with, each through a layer of its own."""
+    model = make(cell="lstm", encoder_cell="gru", layers=1)
+    source, *_ = batch()
+    with torch.no_grad():
+        _, last = model.encoder(model.source_embedding(source), model.encoder.start(B), RUN, None)
+        ((h,),) = last.layers
+        ((first_h, first_c),) = model.start(source, B).layers.layers
+        torch.testing.assert_close(first_h, torch.tanh(model.bridges[0](h)))
+        torch.testing.assert_close(first_c, torch.tanh(model.bridges[1](h)))
+    assert not torch.equal(first_h, first_c)
+
+
+def test_options_of_cells_are_those_of_the_side_that_takes_them() -> None:
+    model = make(
+        cell="lstm", encoder_cell="qrnn", window=3, projection_size=4, layers=1, bridge="mean"
+    )
+    assert model.encoder.layers[0].window == 3
+    assert [c.state_sizes for c in model.decoder.layers] == [(4, 6)]
+    with pytest.raises(UsageError, match=r"model\.window: lstm,gru has no such option"):
+        ModelConfig(cell="lstm", encoder_cell="gru", window=3)
+    with pytest.raises(UsageError, match=r"model\.encoder_cell: unknown value 'grus'"):
+        ModelConfig(encoder_cell="grus")
+    with pytest.raises(UsageError, match=r"model\.encoder_cell: 'gru,lstm' names 2 cells for 3"):
+        ModelConfig(encoder_cell="gru,lstm", encoder_layers=3)
+
+
+def test_a_fixed_encoder_leaves_the_decoder_to_be_learned() -> None:
+    fixed = {"cell": "lstm", "encoder_cell": "echo-state", "layers": 1, "init": "default"}
+    model = make(**fixed, shared_embedding=False)
+    assert not model.source_embedding.weight.requires_grad
+    assert model.target_embedding.weight.requires_grad
+    assert not any(p.requires_grad for p in model.encoder.parameters())
+    assert all(p.requires_grad for p in model.decoder.parameters())
+    assert make(**fixed, shared_embedding=True).source_embedding.weight.requires_grad
 
 
 def test_the_encoder_decoder_of_cho_2014() -> None:

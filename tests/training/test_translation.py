@@ -194,6 +194,7 @@ def test_settings_of_translation_alone_are_refused_elsewhere() -> None:
         ("model.bridge", "zero"),
         ("model.coverage", True),
         ("model.encoder_layers", 2),
+        ("model.encoder_cell", "gru"),
         ("training.batch_tokens", 100),
         ("training.best_by", "bleu"),
         ("regularization.subword_dropout", 0.1),
@@ -220,6 +221,10 @@ def test_settings_of_translation_alone_are_refused_elsewhere() -> None:
         (
             {"model.encoder_layers": 2, "model.bridge": "last", "model.direction": "forward"},
             r"model\.bridge: 'last' hands .* 2 layers are not 1",
+        ),
+        (
+            {"model.encoder_cell": "gru", "model.bridge": "last", "model.direction": "forward"},
+            r"model\.bridge: 'last' hands .* another state than the decoder's",
         ),
         ({"source_tokenizer.kind": "words"}, r"tokenizer\.kind: unknown value 'words'"),
         ({"data.valid": "a", "data.valid_source": "b", "data.valid_target": "c"}, r"data\.valid"),
