@@ -122,6 +122,16 @@ def require_heeded(task: str, sections: Mapping[str, Any]) -> None:
             "model.init_scale: with init = 'default' it is the embedding's, and there is none; "
             "give model.init = 'normal' or 'uniform', or leave it out"
         )
+    if model.output == "nade" and task != "music":
+        raise UsageError(
+            "model.output: 'nade' is for the keys of music, with --task music; use 'softmax' or "
+            "'adaptive'"
+        )
+    if _asks(model, "nade_size") and model.output != "nade":
+        raise UsageError(
+            f"model.nade_size: output = {model.output!r} has none; use output = 'nade', or leave "
+            "it out"
+        )
     if model.adaptive_cutoffs and model.output != "adaptive":
         raise UsageError(
             f"model.adaptive_cutoffs: output = {model.output!r} has none; use output = "

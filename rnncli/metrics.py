@@ -168,8 +168,9 @@ class MusicScores:
 
     ``nats``: minus the log-probability of all ``frames``; ``first_nats``: the part of the first
     frame of each of the ``pieces`` (those that have any frame); ``mean_nats``: the sum over pieces
-    of their nats a frame. ``hits``, ``false_alarms`` and ``misses`` count keys at which the most
-    probable frame is right, sounds alone, and is silent alone.
+    of their nats a frame. ``hits``, ``false_alarms`` and ``misses`` count keys at which what is
+    more probable than not is right, sounds alone, and is silent alone; where a key depends on those
+    below it (``output:nade`` in the signature), given these as they were.
     """
 
     nats: float

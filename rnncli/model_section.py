@@ -18,6 +18,7 @@ ATTENTIONS = ("none", "dot", "general", "additive")
 LOOK_UPS = ("after", "layers", "feeding", "before", "between")
 CONTEXTS = ("start", "every-step")
 READOUTS = ("tanh", "maxout")
+OUTPUTS = ("softmax", "adaptive", "nade")
 BRIDGES = ("zero", "last", "linear", "mean")
 INIT_SCALE = 0.1
 FORGET_BIAS = 1.0
@@ -65,6 +66,9 @@ class ModelConfig:
     the matrices afterwards (0: not; None: the cell's, else not). ``forget_bias`` None: 1, or drawn
     as all else with ``init`` uniform.
 
+    ``output``: a softmax over the whole vocabulary or, of many words, an adaptive one; music has a
+    sigmoid for each key, or for each key given those below it: nade, with ``nade_size`` units.
+
     ``frozen`` names parameters of cells that stay as they start, or "embedding"; ``learned`` those
     that are learned although the cell would fix them. ``zoneout`` is the chance that a unit of h
     keeps its value, ``zoneout_cell`` that of the other parts of the state.
@@ -90,6 +94,7 @@ class ModelConfig:
     shared_embedding: bool | None = None
     reverse_source: bool = False
     output: str = "softmax"
+    nade_size: int = 128
     adaptive_cutoffs: tuple[int, ...] = ()
     tied: bool = False
     init: str = "default"
@@ -139,10 +144,16 @@ class ModelConfig:
         require_choice("model", "context", self.context, CONTEXTS)
         require_choice("model", "readout", self.readout, READOUTS)
         require_choice("model", "bridge", self.bridge, BRIDGES)
-        require_choice("model", "output", self.output, ("softmax", "adaptive"))
+        require_choice("model", "output", self.output, OUTPUTS)
         require_choice("model", "init", self.init, INITS)
         require_choice("model", "recurrent_init", self.recurrent_init, RECURRENT_INITS)
-        for name in ("layers", "hidden_size", "embedding_size", "recurrent_connections"):
+        for name in (
+            "layers",
+            "hidden_size",
+            "embedding_size",
+            "recurrent_connections",
+            "nade_size",
+        ):
             require_range("model", name, getattr(self, name), 1)
         require_range("model", "encoder_layers", self.encoder_layers, 0)
         for name in ("init_scale", "embedding_scale", "recurrent_scale", "spectral_radius"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,6 +20,7 @@ from rnncli.decoding.filters import Filters
 from rnncli.decoding.protocol import AnyStepper
 from rnncli.decoding.sampling import Limits, Sample, sample
 from rnncli.errors import UsageError
+from rnncli.loading import LoadedTranslator
 from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.models.prepared_decoder import prepare_decoder
 from rnncli.text.pairs import group_by_length, source_batch
@@ -79,6 +82,7 @@ class SearchOptions:
     length_normalization: str = "wu"
     coverage_penalty: float = 0.0
     no_repeat_ngram: int = 0
+    patience: float = 1.0
     n_best: int = 1
     sampling: Filters | None = None
     seed: int = 0
@@ -116,6 +120,7 @@ class SearchOptions:
             length_penalty=self.length_penalty,
             length_normalization=self.length_normalization,
             no_repeat_ngram=self.no_repeat_ngram,
+            patience=self.patience,
         )
 
     def longest(self, source: int, prefix: int) -> int:
@@ -137,6 +142,37 @@ class _Job:
     source_words: list[int] = field(default_factory=list)
 
 
+@contextmanager
+def _one_thread_of_torch() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _begin_worker() -> None:
+    """What ``rnncli.runtime.prepare`` settles, where it holds for a thread alone."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+def translator_of(
+    models: Sequence[LoadedTranslator],
+    options: SearchOptions,
+    *,
+    weights: str = "float32",
+    workers: int = 1,
+) -> Translator:
+    """A ``Translator`` with models that were loaded together; its errors."""
+    return Translator(
+        [one.model for one in models], models[0].tokenizer, options,
+        reverse_source=models[0].config.model.reverse_source,
+        source_tokenizer=models[0].source_tokenizer, weights=weights, workers=workers,
+    )  # fmt: skip
+
+
 class Translator:
     """One model, or an ensemble of several with one vocabulary. Raises UsageError for options that
     need attention when no model has any."""
@@ -150,9 +186,13 @@ class Translator:
         reverse_source: bool = False,
         source_tokenizer: Tokenizer | None = None,
         weights: str = "float32",
+        workers: int = 1,
     ) -> None:
         """``source_tokenizer``: of a source with a vocabulary of its own. ``weights``: how the
-        decoders' are kept, one of ``rnncli.models.packed.PRECISIONS``."""
+        decoders' are kept, one of ``rnncli.models.packed.PRECISIONS``. ``workers``: batches that
+        are translated at once on a processor, each by a thread of its own; the text is the
+        same."""
+        self._workers = workers
         self._tokenizer, self._options, self._reverse = tokenizer, options, reverse_source
         self._source_tokenizer = source_tokenizer or tokenizer
         steppers = [prepare_decoder(model, weights) for model in models]
@@ -188,16 +228,27 @@ class Translator:
         begun = np.array([len(job.prefix_ids) for job in jobs], np.int64)
         keys = lengths * (1 + int(begun.max(initial=0))) + begun
         found: list[list[Translated]] = [[] for _ in jobs]
+        parts: list[list[int]] = []
         for group in group_by_length(keys, keys, self._options.batch_size, None):
             length = int(lengths[group[0]])
             at_once = max(1, SOURCE_TOKENS // (length + 1))
             for k in range(0, len(group) if length else 0, at_once):
-                part = group[k : k + at_once]
-                for number, some in zip(
-                    part, self._translate([jobs[n] for n in part]), strict=True
-                ):
-                    found[number] = some
+                parts.append([int(n) for n in group[k : k + at_once]])
+        batches = [[jobs[n] for n in part] for part in parts]
+        for part, translated in zip(parts, self._translate_all(batches), strict=True):
+            for number, some in zip(part, translated, strict=True):
+                found[number] = some
         return found
+
+    def _translate_all(self, batches: list[list[_Job]]) -> list[list[list[Translated]]]:
+        """Those of ``_translate``, in order. A step of a few rows is too little for the threads of
+        torch, but batches know nothing of each other."""
+        workers = min(self._workers, len(batches)) if self._device.type == "cpu" else 1
+        with _one_thread_of_torch():
+            if workers < 2:
+                return [self._translate(jobs) for jobs in batches]
+            with ThreadPoolExecutor(workers, initializer=_begin_worker) as pool:
+                return list(pool.map(self._translate, batches))
 
     def best(self, lines: Sequence[str]) -> list[str]:
         """The best translation of each line; empty for a line without one."""

@@ -143,6 +143,8 @@ def test_options_at_their_defaults_are_never_refused(cell: str) -> None:
     [
         ({"task": "music", "tokenizer.kind": "word"}, "tokenizer.kind: music reads notes"),
         ({"task": "music", "data.strip_lines": True}, "data.strip_lines: music reads notes"),
+        ({"model.output": "nade"}, "model.output: 'nade' is for the keys of music"),
+        ({"task": "music", "model.nade_size": 9}, "model.nade_size: output = 'softmax' has none"),
         ({"task": "synthetic:copy", "data.valid": "x"}, "data.valid: synthetic:copy makes its own"),
         ({"task": "synthetic:copy", "model.embedding_size": 7}, "model.embedding_size: synthetic"),
         ({"task": "synthetic:copy", "model.init_scale": 0.5}, "model.init_scale: with init"),

@@ -10,7 +10,7 @@ import torch
 
 from rnncli.decoding.alignment import coverage, source_words_of
 from rnncli.decoding.filters import Filters
-from rnncli.errors import UsageError
+from rnncli.errors import DataError, UsageError
 from rnncli.nn.stack import Run
 from rnncli.text.pairs import source_batch
 from rnncli.text.tokenizers import Tokenizer
@@ -60,6 +60,22 @@ def test_batches_and_order_change_nothing(model: dict[str, Any], options: dict[s
     order = random.Random(1).sample(range(len(LINES)), len(LINES))
     shuffled = texts(translator(model=model, batch_size=7, **options)([LINES[k] for k in order]))
     assert shuffled == [whole[k] for k in order]
+
+
+def test_workers_share_the_batches_and_change_nothing() -> None:
+    tokenizer = tokenizer_of("word")
+    model, options = network(tokenizer, look_up="feeding"), SearchOptions(3, 4)
+    threads = torch.get_num_threads()
+    alone, several = (
+        Translator([model], tokenizer, options, workers=workers)(LINES) for workers in (1, 3)
+    )
+    assert texts(several) == texts(alone)
+    assert torch.get_num_threads() == threads
+    broken = Translator([model], tokenizer, options, workers=3)
+    with torch.no_grad():
+        model.output.b.fill_(float("nan"))
+    with pytest.raises(DataError, match="not numbers"):
+        broken(LINES)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=str)

@@ -97,14 +97,12 @@ def evaluate_translation(
 def _translations(
     models: Sequence[LoadedTranslator], pairs: Sequence[Pair], options: PairOptions
 ) -> list[str]:
-    from rnncli.translation import SearchOptions, Translator
+    import torch
+
+    from rnncli.translation import SearchOptions, translator_of
 
     search = SearchOptions(options.beam_size, options.batch_size, options.length_penalty)
-    translator = Translator(
-        [one.model for one in models], models[0].tokenizer, search,
-        reverse_source=models[0].config.model.reverse_source,
-        source_tokenizer=models[0].source_tokenizer,
-    )  # fmt: skip
+    translator = translator_of(models, search, workers=torch.get_num_threads())
     return translator.best([source for source, _ in pairs])
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Context, Option
 
 from rnncli.cli.console import is_terminal, note, print_json
+from rnncli.cli.decoding_options import Seed, Temperature, TopK, TopP, Weights
 from rnncli.cli.models import refuse_options, task_of
 from rnncli.cli.music import FRAMES, GENERATE_OPTIONS, generate_music
 from rnncli.cli.streams import read_available
@@ -61,15 +62,9 @@ def generate(
     min_new_tokens: Annotated[
         int, Option("--min-new-tokens", metavar="N", min=0, help="Do not stop before so many.")
     ] = 0,
-    temperature: Annotated[
-        float, Option("--temperature", metavar="X", help="Below 1 bolder, above 1 wilder.")
-    ] = 1.0,
-    top_k: Annotated[
-        int, Option("--top-k", metavar="N", help="Only the N most probable tokens; 0: all.")
-    ] = 0,
-    top_p: Annotated[
-        float, Option("--top-p", metavar="X", help="Only the fewest tokens with this mass.")
-    ] = 1.0,
+    temperature: Temperature = 1.0,
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
     min_p: Annotated[
         float, Option("--min-p", metavar="X", help="Only tokens X times as probable as the first.")
     ] = 0.0,
@@ -87,20 +82,12 @@ def generate(
         list[str] | None,
         Option("--stop", metavar="TEXT", help="End before TEXT comes (repeatable)."),
     ] = None,
-    seed: Annotated[
-        int | None,
-        Option("--seed", metavar="N", min=0, help="The same seed gives the same text."),
-    ] = None,
+    seed: Seed = None,
     no_unk: Annotated[bool, Option("--no-unk", help="Never generate <unk>.")] = False,
     as_json: Annotated[
         bool, Option("--json", help="One JSON object a line for each text.")
     ] = False,
-    weights: Annotated[
-        str,
-        Option(
-            "--weights", metavar="float32|float16|int8", help="Smaller ones are faster, less exact."
-        ),
-    ] = "float32",
+    weights: Weights = "float32",
     midi: Annotated[
         str | None,
         Option("--midi", metavar="FILE", help="Music: also as a MIDI file; - is standard output."),

@@ -91,4 +91,5 @@ def _flat(prefix: str, values: Any) -> Iterator[tuple[str, str]]:
         elif isinstance(value, list):
             yield label, ", ".join(map(str, value)) or "none"
         else:
-            yield label, f"{value:.6g}" if isinstance(value, float) else str(value)
+            text = f"{value:.6g}" if isinstance(value, float) else str(value)
+            yield label, text or "none"

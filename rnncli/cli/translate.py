@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Context, Option
 
+from rnncli.cli.decoding_options import Seed, Temperature, TopK, TopP, Weights
 from rnncli.cli.models import (
     BadInput,
     Device,
@@ -25,7 +26,6 @@ from rnncli.errors import UsageError
 if TYPE_CHECKING:
     from rnncli.cli.attention_map import AttentionMaps
     from rnncli.cli.translations import Request
-    from rnncli.loading import LoadedTranslator
     from rnncli.translation import SearchOptions, Translated, Translator
 
 EXAMPLES = """
@@ -41,7 +41,9 @@ _BATCHES_READ = 16
 """So many batches of lines are read at once where they come fast: enough of each length."""
 
 _OF_SAMPLING = ("temperature", "top_k", "top_p", "seed")
-_OF_BEAMS = ("beam_size", "length_penalty", "length_normalization", "coverage_penalty")
+_OF_BEAMS = (
+    "beam_size", "patience", "length_penalty", "length_normalization", "coverage_penalty",
+)  # fmt: skip
 
 
 def translate(
@@ -52,6 +54,10 @@ def translate(
     beam_size: Annotated[
         int, Option("--beam-size", metavar="N", min=1, help="Hypotheses kept; 1: greedy.")
     ] = 5,
+    patience: Annotated[
+        float,
+        Option("--patience", metavar="X", help="Over after X times N ends; inf: at the very best."),
+    ] = 1.0,
     n_best: Annotated[
         int, Option("--n-best", metavar="N", min=1, help="Translations a line; not as plain text.")
     ] = 1,
@@ -93,28 +99,14 @@ def translate(
     sample: Annotated[
         bool, Option("--sample", help="Draw every token instead of searching for the best.")
     ] = False,
-    temperature: Annotated[
-        float, Option("--temperature", metavar="X", help="Below 1 bolder, above 1 wilder.")
-    ] = 1.0,
-    top_k: Annotated[
-        int, Option("--top-k", metavar="N", help="Only the N most probable tokens; 0: all.")
-    ] = 0,
-    top_p: Annotated[
-        float, Option("--top-p", metavar="X", help="Only the fewest tokens with this mass.")
-    ] = 1.0,
-    seed: Annotated[
-        int | None,
-        Option("--seed", metavar="N", min=0, help="The same seed gives the same text."),
-    ] = None,
+    temperature: Temperature = 1.0,
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
+    seed: Seed = None,
     batch_size: Annotated[
         int, Option("--batch-size", metavar="N", min=1, help="Lines translated at once.")
     ] = 32,
-    weights: Annotated[
-        str,
-        Option(
-            "--weights", metavar="float32|float16|int8", help="Smaller ones are faster, less exact."
-        ),
-    ] = "float32",
+    weights: Weights = "float32",
     format: Annotated[
         TranslationFormat, Option("--format", help="moses and tsv: n-best lists; ids from 0.")
     ] = TranslationFormat.TEXT,
@@ -149,7 +141,7 @@ def translate(
     from rnncli.decoding.filters import Filters
     from rnncli.loading import load_translators
     from rnncli.runtime import prepare
-    from rnncli.translation import SearchOptions
+    from rnncli.translation import SearchOptions, translator_of
 
     if as_json and format not in (TranslationFormat.TEXT, TranslationFormat.JSON):
         raise UsageError(f"--json and --format {format}: give one of them")
@@ -158,7 +150,7 @@ def translate(
     _check(context, n_best, beam_size, format, alignments, sample)
     options = SearchOptions(
         beam_size, batch_size, length_penalty, max_ratio, max_extra, max_new_tokens,
-        min_new_tokens, length_normalization, coverage_penalty, no_repeat_ngram, n_best,
+        min_new_tokens, length_normalization, coverage_penalty, no_repeat_ngram, patience, n_best,
         sampling=Filters(temperature, top_k, top_p) if sample else None,
         seed=secrets.randbits(63) if seed is None else seed,
         align=format == TranslationFormat.JSON or alignments is not None, replace_unk=replace_unk,
@@ -166,7 +158,7 @@ def translate(
     paths, name = models_and_file(model, file, more)
     runtime = prepare(device, "float32", threads)
     models = load_translators(paths, runtime.device)
-    translator = _translator(models, options, weights)
+    translator = translator_of(models, options, weights=weights, workers=runtime.threads)
     if alignments is not None and not translator.attends:
         raise UsageError(f"--alignments: {paths[0]} has no attention, so nothing aligns its words")
     maps = None
@@ -210,16 +202,6 @@ def _check(
         if source is not None and source.name == "COMMANDLINE":
             what = "samples are drawn, not searched for" if sample else "it needs --sample"
             raise UsageError(f"--{name.replace('_', '-')}: {what}")
-
-
-def _translator(models: list[LoadedTranslator], options: SearchOptions, weights: str) -> Translator:
-    from rnncli.translation import Translator
-
-    return Translator(
-        [one.model for one in models], models[0].tokenizer, options,
-        reverse_source=models[0].config.model.reverse_source,
-        source_tokenizer=models[0].source_tokenizer, weights=weights,
-    )  # fmt: skip
 
 
 def _run(

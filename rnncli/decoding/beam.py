@@ -25,8 +25,9 @@ class BeamOptions:
     alpha, ``length_penalty``, of the length with the end: of (5 + length) / 6 for
     ``length_normalization`` wu (Wu et al. 2016, sec. 7, eq. 14), of the length itself for avg; 0
     compares log-probabilities as they are. ``forbidden`` tokens are never taken, nor one that would
-    repeat an n-gram of ``no_repeat_ngram`` tokens (0: they may). Raises UsageError for a value out
-    of range."""
+    repeat an n-gram of ``no_repeat_ngram`` tokens (0: they may). A search is over after
+    ``patience`` times ``beam_size`` ends (Kasai et al. 2022, sec. 2.2), and when nothing alive can
+    become better. Raises UsageError for a value out of range."""
 
     beam_size: int
     max_new_tokens: int
@@ -36,6 +37,7 @@ class BeamOptions:
     forbidden: tuple[int, ...] = ()
     length_normalization: str = "wu"
     no_repeat_ngram: int = 0
+    patience: float = math.inf
 
     def __post_init__(self) -> None:
         least = {"beam_size": 1, "max_new_tokens": 0, "min_new_tokens": 0, "no_repeat_ngram": 0}
@@ -46,6 +48,8 @@ class BeamOptions:
             raise UsageError(
                 f"length_penalty: {self.length_penalty:g} is out of range; it must be at least 0"
             )
+        if not self.patience > 0:
+            raise UsageError(f"patience: {self.patience:g} is out of range; it must be above 0")
         if self.length_normalization not in NORMALIZATIONS:
             raise UsageError(
                 f"length_normalization: unknown value {self.length_normalization!r}"
@@ -83,9 +87,10 @@ def beam_search(
     prefix: (S, P), with what every hypothesis of a source begins, counted as part of it but not by
     the limits of its length. Returns at most ``beam_size`` hypotheses for each source, best first.
 
-    A hypothesis that ends is kept while its beam goes on with the others, until none alive can
-    become better than the kept ones; a source that is over leaves the batch. A beam of one is
-    greedy. Raises DataError when the model's probabilities are no numbers.
+    A hypothesis that ends is kept while its beam goes on with the others, until there are so many
+    (``patience``) or none alive can become better than the kept ones; a source that is over leaves
+    the batch. A beam of one is greedy. Raises DataError when the model's probabilities are no
+    numbers.
     """
     found = search(stepper, tokens, state, options, prefix)
     return [hypotheses[: options.beam_size] for hypotheses in found]
@@ -149,14 +154,15 @@ def search(
 def _is_over(
     done: Sequence[Hypothesis], best_alive: float, longest: int, options: BeamOptions
 ) -> bool:
-    """Whether nothing alive, at best ``best_alive`` now, can enter the ``beam_size`` best."""
+    """Whether enough have ended, or nothing alive, at best ``best_alive`` now, can enter the
+    ``beam_size`` best."""
     if best_alive == NEVER:
         return True
     size = options.beam_size
+    if len(done) >= (1 if size == 1 else options.patience * size):  # greedy: the end came first
+        return True
     if len(done) < size:
         return False
-    if size == 1:  # greedy: the end came first
-        return True
     worst = sorted(h.score for h in done)[-size]
     # Log-probabilities only fall; the penalty divides the least at the greatest length.
     return options.score(best_alive, longest) <= worst

@@ -4,15 +4,15 @@ numbers."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from rnncli.decoding.protocol import Stepper
+from rnncli.decoding.protocol import S, Stepper
 from rnncli.decoding.sampling import Uniform
 from rnncli.errors import DataError, UsageError
-from rnncli.nn.keys import frame_nats
+from rnncli.nn.keys import Choice, frame_nats
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,21 @@ class SampledPiece:
     logprob: float
 
 
+class FrameStepper(Stepper[None, S], Protocol[S]):
+    """The step contract with frames for tokens, what a step gives being for ``draw`` alone."""
+
+    def draw(self, read: Tensor, choice: Choice) -> tuple[Tensor, Tensor]:
+        """read: (B, R), from ``step`` -> the next frame (B, K) and its keys' logits (B, K)."""
+        ...
+
+
 def sample_frames(
-    stepper: Stepper[None, Any], opening: Tensor, *, rows: int, limits: FrameLimits, seed: int
+    stepper: FrameStepper[Any], opening: Tensor, *, rows: int, limits: FrameLimits, seed: int
 ) -> list[SampledPiece]:
     """Continue ``opening`` (N, K), which may have no frame, in ``rows`` ways.
 
-    ``stepper``: the step contract with frames for tokens. The random numbers of piece k depend on
-    ``seed`` and k alone. Raises DataError when the model's probabilities are no numbers.
+    The random numbers of piece k depend on ``seed`` and k alone. Raises DataError when the model's
+    probabilities are no numbers.
     """
     with torch.inference_mode():
         state = stepper.start(None, 1)
@@ -67,20 +75,30 @@ def sample_frames(
         nats = torch.zeros(rows, dtype=torch.float64, device=opening.device)
         written: list[Tensor] = []
         for _ in range(limits.frames):
-            logits, state = stepper.step(frame, state)
-            logits = logits.double()
-            if not bool(logits.isfinite().all()):
+            read, state = stepper.step(frame, state)
+            if not bool(read.isfinite().all()):
                 raise DataError(
                     "the model's probabilities are not numbers; its weights are damaged"
                 )
-            if limits.greedy:
-                sounds = logits > 0
-            else:
-                p = torch.sigmoid(logits / limits.temperature)
-                sounds = uniform.next(range(rows)).to(p.device) < p
+            drawn = uniform.next(range(rows)).to(read.device)
+            sounds, logits = stepper.draw(read, _Choice(drawn, limits))
             frame = sounds.to(opening.dtype)
-            nats += frame_nats(logits, sounds.double())
+            nats += frame_nats(logits.double(), sounds.double())
             written.append(sounds)
         empty = torch.empty(0, rows, opening.shape[1], dtype=torch.bool)
         pieces = torch.stack(written).cpu() if written else empty
     return [SampledPiece(k, pieces[:, k], -float(nats[k])) for k in range(rows)]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Whether keys sound; ``u``: (B, K), uniform between 0 and 1."""
+
+    u: Tensor
+    limits: FrameLimits
+
+    def __call__(self, keys: slice, logits: Tensor) -> Tensor:
+        """logits: (B, n), of these keys -> (B, n)."""
+        if self.limits.greedy:
+            return logits > 0
+        return self.u[:, keys] < torch.sigmoid(logits.double() / self.limits.temperature)

@@ -12,7 +12,7 @@ from torch import Tensor
 from rnncli.evaluation.pieces import PIECE, group_lines
 from rnncli.metrics import MusicScores
 from rnncli.models.music import MusicModel
-from rnncli.nn.keys import frame_nats
+from rnncli.nn.keys import NadeOutput, frame_nats
 from rnncli.nn.stack import Run
 from rnncli.text.music import Frames, side_by_side
 
@@ -53,7 +53,7 @@ def predict(
         for start in range(0, len(mask), steps_at_once):
             part = slice(start, min(start + steps_at_once, len(mask)))
             targets = frames[1:][part]
-            logits, state = model.logits(frames[:-1][part], state, run_as)
+            logits, state = model.logits(frames[:-1][part], targets, state, run_as)
             nats = frame_nats(logits, targets).masked_fill(~mask[part], 0.0)
             yield Predicted(numbers, nats, logits, targets, mask[part], fresh=start == 0)
 
@@ -79,6 +79,7 @@ def measure(model: MusicModel, pieces: Sequence[Frames], run_as: Run) -> MusicSc
     nats = nats_of_piece.tolist()
     hits, false_alarms, misses = counts.tolist()
     dtype = str(run_as.dtype).removeprefix("torch.")
+    notes = ("output:nade",) if isinstance(model.output, NadeOutput) else ()
     return MusicScores(
         nats=sum(nats),
         first_nats=float(first_nats),
@@ -88,7 +89,7 @@ def measure(model: MusicModel, pieces: Sequence[Frames], run_as: Run) -> MusicSc
         hits=hits,
         false_alarms=false_alarms,
         misses=misses,
-        notes=() if dtype == "float32" else (f"products:{dtype}",),
+        notes=notes if dtype == "float32" else (*notes, f"products:{dtype}"),
     )
 
 

@@ -205,7 +205,8 @@ def _music(
     frames = torch.from_numpy(side_by_side(pieces)[0]).to(DTYPE)
 
     def losses(run: Run) -> Tensor:
-        logits, _ = model.logits(frames[:-1], model.start(None, frames.shape[1]), run)
+        start = model.start(None, frames.shape[1])
+        logits, _ = model.logits(frames[:-1], frames[1:], start, run)
         return frame_nats(logits[-1], frames[-1])
 
     source = f"{frames.shape[1]} windows of {len(frames) - 1} {what}"

@@ -8,14 +8,15 @@ from torch import Tensor, nn
 from rnncli.errors import UsageError
 from rnncli.models.penalties import activation_penalty
 from rnncli.nn.dropout import dropout
-from rnncli.nn.keys import KeyInput, KeyOutput, frame_nats
+from rnncli.nn.keys import Choice, KeyInput, KeyOutput, NadeOutput, frame_nats
 from rnncli.nn.stack import Run, Stack
 from rnncli.nn.state import State
 from rnncli.sections import ModelConfig, RegularizationConfig
 
 
 class MusicModel(nn.Module):
-    """Frames (K keys), perhaps a linear embedding, recurrent layers, a sigmoid for each key.
+    """Frames (K keys), perhaps a linear embedding, recurrent layers, a sigmoid for each key or,
+    with ``output`` nade, for each key given those below it.
 
     What comes before the first frame of a piece is the initial state and a frame of silence.
     Raises UsageError for a configuration that frames cannot have.
@@ -23,10 +24,10 @@ class MusicModel(nn.Module):
 
     def __init__(self, config: ModelConfig, keys: int) -> None:
         super().__init__()
-        if config.output != "softmax":
+        if config.output not in ("softmax", "nade"):
             raise UsageError(
                 f"model.output: {config.output!r} is for words; the keys of a frame have a sigmoid "
-                "each, so leave it at 'softmax', which music ignores"
+                "each, so leave it at 'softmax', which music ignores, or use 'nade'"
             )
         self.keys = keys
         self.input = KeyInput(config, keys)
@@ -39,7 +40,8 @@ class MusicModel(nn.Module):
             )
         if config.embedding_is_fixed:
             self.input.requires_grad_(False)
-        self.output = KeyOutput(config, self.stack.output_size, keys)
+        output = NadeOutput if config.output == "nade" else KeyOutput
+        self.output = output(config, self.stack.output_size, keys)
         self.tied = config.tied
 
     @property
@@ -67,15 +69,20 @@ class MusicModel(nn.Module):
         x = dropout(x, rates.input_rate, locked=rates.locked)
         raw, state = self.stack(x, state, run_as, rates)
         h = dropout(raw, rates.output_rate, locked=rates.locked)
-        logits = self.output.logits(h[mask], self.tied_weight, run_as.dtype)
-        nats = frame_nats(logits, targets[mask]).sum() / mask.sum().clamp_min(1)
+        read, frames = self.output.read(h[mask], self.tied_weight, run_as.dtype), targets[mask]
+        nats = frame_nats(self.output.logits(read, frames), frames).sum()
+        nats = nats / mask.sum().clamp_min(1)
         return nats, activation_penalty(raw, h, mask, rates), state
 
-    def logits(self, inputs: Tensor, state: State, run_as: Run) -> tuple[Tensor, State]:
-        """inputs: (T, B, K) -> the logits of the frames after them (T, B, K) and the last state; no
-        dropout."""
+    def logits(
+        self, inputs: Tensor, targets: Tensor, state: State, run_as: Run
+    ) -> tuple[Tensor, State]:
+        """inputs: (T, B, K), and ``targets`` the frames after them -> the logits of these, of each
+        key given the earlier frames and what of its own frame it depends on, (T, B, K), and the
+        last state; no dropout."""
         h, state = self.stack(self.input(inputs, 0.0, run_as.dtype), state, run_as, None)
-        return self.output.logits(h, self.tied_weight, run_as.dtype), state
+        read = self.output.read(h, self.tied_weight, run_as.dtype)
+        return self.output.logits(read, targets), state
 
     # -- the step contract, with frames for tokens -------------------------------------------
 
@@ -84,6 +91,12 @@ class MusicModel(nn.Module):
         return self.stack.start(rows)
 
     def step(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
-        """frames: (B, K) -> the logits of the next frame (B, K) and the next state."""
+        """frames: (B, K) -> what the next frame follows from (B, R), its logits if the keys are
+        independent, and the next state."""
         h, state = self.stack.step(self.input(frames, 0.0, frames.dtype), state)
-        return self.output.logits(h, self.tied_weight, h.dtype), state
+        return self.output.read(h, self.tied_weight, h.dtype), state
+
+    def draw(self, read: Tensor, choice: Choice) -> tuple[Tensor, Tensor]:
+        """read: (B, R), as ``step`` gives it -> the next frame (B, K), each key as ``choice`` says,
+        and the logits it was chosen by (B, K)."""
+        return self.output.draw(read, choice)

@@ -1,15 +1,19 @@
 """Input and output of models of music, where a time step is not one token but a set of keys.
 
-A frame is a vector of K zeros and ones, and the keys of the next frame are independent of each
-other given the hidden state (Boulanger-Lewandowski et al. 2012, sec. 2; Pascanu et al. 2013).
+A frame is a vector of K zeros and ones. Given the hidden state the keys of the next frame are
+independent of each other (Boulanger-Lewandowski et al. 2012, sec. 2; Pascanu et al. 2013), or each
+depends on those below it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rnncli.nn.attention import fresh
 from rnncli.nn.cells.base import Cell
 from rnncli.nn.dropout import embedding_row_scale
 from rnncli.sections import ModelConfig
@@ -48,9 +52,17 @@ class KeyInput(nn.Module):
         return vectors if self.scale == 1.0 else vectors * self.scale
 
 
+Choice = Callable[[slice, Tensor], Tensor]
+"""``choice(keys, logits)``: whether each of these keys sounds, from its logit. (B, n) -> (B, n)."""
+
+
 class KeyOutput(nn.Module):
-    """logits = W_hy h + b, one a key; p(key) = sigmoid(logit). W_hy (K, H) may be the weight of
-    the input."""
+    """The keys of a frame are independent of each other given h: logits = W_hy h + b, one a key,
+    p(key) = sigmoid(logit). W_hy (K, H) may be the weight of the input.
+
+    As every output of frames, it reads h once (``read``), tells the logit of each key given the
+    keys below it (``logits``), and chooses a frame (``draw``).
+    """
 
     def __init__(self, config: ModelConfig, input_size: int, keys: int) -> None:
         super().__init__()
@@ -69,11 +81,68 @@ class KeyOutput(nn.Module):
         with torch.no_grad():
             self.b.copy_(torch.log(smoothed / (frames + 0.2 - smoothed)))
 
-    def logits(self, h: Tensor, tied: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """h: (..., H) -> (..., K), in the weights' type."""
+    def read(self, h: Tensor, tied: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """h: (..., H) -> what a frame follows from (..., R), in the weights' type."""
         weight = self.W_hy if self.W_hy is not None else tied
         assert weight is not None
         return Cell.linear(h, weight, self.b, dtype)
+
+    def logits(self, read: Tensor, frames: Tensor) -> Tensor:
+        """read: (..., R), frames: (..., K) -> the logit of each key, those below it being as in its
+        frame: (..., K)."""
+        return read
+
+    def draw(self, read: Tensor, choice: Choice) -> tuple[Tensor, Tensor]:
+        """read: (B, R) -> a frame for each row (B, K) and the logits it was chosen by (B, K)."""
+        return choice(slice(None), read), read
+
+
+class NadeOutput(KeyOutput):
+    """The keys of a frame one after the other, from the lowest: a neural autoregressive
+    distribution estimator whose biases follow from h (RNN-NADE: Boulanger-Lewandowski et al. 2012,
+    sec. 5.2; NADE: Larochelle and Murray 2011, eqs. 9 and 10).
+
+    p(v_k | v_<k, h) = sigmoid(b_k(t) + V_k g_k), g_k = sigmoid(c(t) + sum over i < k of v_i W_i),
+    b(t) = W_hy h + b, c(t) = W_hc h + c; V_k and W_i are rows of V and W (K, D).
+    """
+
+    def __init__(self, config: ModelConfig, input_size: int, keys: int) -> None:
+        super().__init__(config, input_size, keys)
+        D = config.nade_size
+        self.c = nn.Parameter(torch.zeros(D))
+        self.W_hc = fresh(D, input_size)
+        self.W = nn.Parameter(torch.empty(keys, D).normal_(0.0, 0.1))
+        self.V = nn.Parameter(torch.empty(keys, D).normal_(0.0, 0.1))
+
+    def read(self, h: Tensor, tied: Tensor | None, dtype: torch.dtype) -> Tensor:
+        c = Cell.linear(h, self.W_hc, self.c, dtype)
+        return torch.cat([super().read(h, tied, dtype), c], dim=-1)
+
+    def logits(self, read: Tensor, frames: Tensor) -> Tensor:
+        """g changes with the keys that sound alone, so that it is computed once for each of them
+        and before the first, not once for each key."""
+        K = len(self.V)
+        sounding = frames > 0
+        below = sounding.cumsum(-1) - sounding.long()
+        most = int(sounding.sum(-1).max()) if sounding.numel() else 0
+        # Of each frame its keys from below, then K, which has no row of W.
+        numbers = torch.arange(K, device=frames.device).expand_as(sounding)
+        keys = numbers.masked_fill(~sounding, K).sort(-1).values[..., :most]
+        rows = F.embedding(keys, torch.cat([self.W, self.W.new_zeros(1, self.W.shape[1])]))
+        c = read[..., K:].unsqueeze(-2)
+        g = torch.sigmoid(torch.cat([c, c + rows.cumsum(-2)], dim=-2))
+        found = (g @ self.V.t()).gather(-2, below.unsqueeze(-2)).squeeze(-2)
+        return read[..., :K] + found
+
+    def draw(self, read: Tensor, choice: Choice) -> tuple[Tensor, Tensor]:
+        K = len(self.V)
+        a, chosen, logits = read[:, K:], [], []
+        for k in range(K):
+            key = slice(k, k + 1)
+            logits.append(read[:, key] + torch.sigmoid(a) @ self.V[key].t())
+            chosen.append(choice(key, logits[-1]))
+            a = a + chosen[-1].to(a.dtype) * self.W[k]
+        return torch.cat(chosen, dim=1), torch.cat(logits, dim=1)
 
 
 def frame_nats(logits: Tensor, frames: Tensor) -> Tensor:

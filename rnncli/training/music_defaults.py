@@ -13,7 +13,7 @@ from rnncli.text.lines import CHUNK_BYTES, Source
 from rnncli.training.defaults import LEARNING_RATES
 
 DEFAULT_SECONDS = 300.0
-STEPS = 3500
+STEPS = 8700
 """So many updates leave little to gain, and a model of music that learns longer has overfitted."""
 
 EPOCHS = (40, 300)
@@ -31,7 +31,7 @@ class _Restraint:
 
 
 _RESTRAINTS = (
-    _Restraint(50_000, 0.5, 0.5, 0.075, 1e-2),  # found on JSB chorales, 14,000 frames
+    _Restraint(50_000, 0.55, 0.5, 0.075, 1e-2),  # found on JSB chorales, 14,000 frames
     _Restraint(400_000, 0.3, 0.2, 0.02, 6e-3),  # on Nottingham, 176,000
     _Restraint(math.inf, 0.2, 0.0, 0.0, 6e-3),
 )

@@ -297,7 +297,7 @@ class Translation:
         return Translator(
             [self.model], self._tokenizer, SearchOptions(beam_size=1, batch_size=64),
             reverse_source=self.config.model.reverse_source,
-            source_tokenizer=self.source_tokenizer,
+            source_tokenizer=self.source_tokenizer, workers=self.runtime.threads,
         )  # fmt: skip
 
     def sample(self) -> str:

@@ -54,17 +54,20 @@ def command(capfd: pytest.CaptureFixture[str]) -> Iterator[dict[str, Run]]:
         next(run, None)
 
 
-def test_from_notes_to_a_tune(command: dict[str, Run], tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", ["softmax", "nade"])
+def test_from_notes_to_a_tune(command: dict[str, Run], tmp_path: Path, output: str) -> None:
     """A few steps with the chosen settings, then every command on what came out."""
     out, tunes = tmp_path / "run", tmp_path / "tunes.txt"
     tunes.write_text("".join(TUNES.open().readlines()[:6]))
-    command["train"](tunes, "--task", "music", "--out", out, "--max-steps", 2, "--hidden-size", 8)
+    options = ("--task", "music", "--max-steps", 2, "--hidden-size", 8)
+    command["train"](tunes, *options, "--set", f"model.output={output}", "--out", out)
     said = command["train"].err  # type: ignore[attr-defined]
     assert "The last 1 of 6 pieces are held out" in said
     assert "validation frames" in said and "nats best" in said and "perplexity" not in said
     values = json.loads(command["evaluate"](out, tunes, "--json"))
     assert values["frames"] == sum(map(len, read_music(tunes).pieces)) and values["pieces"] == 6
     assert values["nats_per_frame"] == values["nats"] / values["frames"]
+    assert ("|output:nade" in values["signature"]) == (output == "nade")
     piece = command["generate"](out, "--seed", 1, "--max-new-tokens", 20)
     assert piece.count("\n") == 1 and len(parse_piece(piece, "")) == 20
 

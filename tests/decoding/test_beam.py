@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import pytest
 import torch
 
+from rnncli.decoding import beam
 from rnncli.decoding.beam import BeamOptions, Hypothesis, beam_search
 from rnncli.decoding.ensemble import Ensemble
 from rnncli.decoding.filters import Filters
@@ -19,6 +21,10 @@ from tests.decoding.chains import Chain, Letters
 def search(chain: Chain, options: BeamOptions, sources: int = 1) -> list[list[Hypothesis]]:
     numbers = torch.arange(sources)
     return beam_search(chain, torch.zeros_like(numbers), chain.start(numbers, sources), options)
+
+
+def all_that_ended(chain: Chain, options: BeamOptions) -> list[list[Hypothesis]]:
+    return beam.search(chain, torch.zeros(1, dtype=torch.int64), chain.start(None, 1), options)
 
 
 def everything(
@@ -111,6 +117,22 @@ def test_sources_do_not_disturb_each_other(beam_size: int) -> None:
             ending = (1,) if h.finished else ()
             expected = chain.logprob((*h.tokens, *ending), source)
             assert h.logprob == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_patience_ends_a_search_after_so_many_ends(seed: int) -> None:
+    """What has ended by then is what a patient search has of the same lengths."""
+    steps, before = [], set()
+    for patience in (0.25, 1.0, 2.0, math.inf):
+        chain = Chain(6, seed=seed, scale=1.0)
+        options = BeamOptions(4, 12, end_id=1, length_penalty=1.0, patience=patience)
+        (found,) = all_that_ended(chain, options)
+        steps.append(len(chain.batches))
+        assert before <= {h.tokens for h in found}
+        before = {h.tokens for h in found}
+        if steps[-1] < options.max_new_tokens:
+            assert len(found) < 4 * patience + 4
+    assert steps == sorted(steps) and steps[0] < steps[-1]
 
 
 def test_hypotheses_are_distinct_and_in_order() -> None:
@@ -210,7 +232,8 @@ def test_an_ensemble_is_searched_as_one_model() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"beam_size": 0}, {"max_new_tokens": -1}, {"length_penalty": -1.0}]
+    "wrong",
+    [{"beam_size": 0}, {"max_new_tokens": -1}, {"length_penalty": -1.0}, {"patience": 0.0}],
 )
 def test_an_option_out_of_range_is_named(wrong: dict[str, int]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):

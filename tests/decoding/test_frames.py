@@ -12,16 +12,26 @@ from torch import Tensor
 from rnncli.decoding.frames import FrameLimits, sample_frames
 from rnncli.errors import DataError, UsageError
 from rnncli.models.music import MusicModel
+from rnncli.nn.keys import NadeOutput, frame_nats
+from rnncli.nn.stack import Run
 from rnncli.sections import ModelConfig
 
 K = 5
 
 
-@pytest.fixture(scope="module")
-def model() -> MusicModel:
+@pytest.fixture(scope="module", params=["softmax", "nade"])
+def model(request: pytest.FixtureRequest) -> MusicModel:
     torch.manual_seed(3)
-    config = ModelConfig(layers=1, hidden_size=8, input="one-hot", init="uniform", init_scale=1.0)
-    return MusicModel(config, K).double()
+    config = ModelConfig(
+        layers=1, hidden_size=8, input="one-hot", init="uniform", init_scale=1.0,
+        output=request.param, nade_size=4,
+    )  # fmt: skip
+    model = MusicModel(config, K).double()
+    if isinstance(model.output, NadeOutput):
+        with torch.no_grad():
+            model.output.W.mul_(20)
+            model.output.V.mul_(20)
+    return model
 
 
 OPENING = torch.tensor([[1, 0, 0, 1, 0], [0, 1, 0, 0, 0]], dtype=torch.float64)
@@ -49,17 +59,12 @@ def test_the_seed_and_the_number_of_a_piece_fix_it(model: MusicModel) -> None:
 
 def test_the_log_probability_is_the_model_s(model: MusicModel) -> None:
     (piece,) = sample_frames(model, OPENING, rows=1, limits=FrameLimits(9, 0.7), seed=5)
-    state, logprob = model.start(None, 1), 0.0
-    line = [torch.zeros(K), *OPENING, *piece.frames]
-    for t, (before, after) in enumerate(itertools.pairwise(line)):
-        logits, state = model.step(before.double().unsqueeze(0), state)
-        p = torch.sigmoid(logits[0]).tolist()
-        if t >= len(OPENING):
-            logprob += sum(
-                math.log(q if sounds else 1 - q)
-                for q, sounds in zip(p, after.tolist(), strict=True)
-            )
-    assert piece.logprob == pytest.approx(logprob, rel=1e-9)
+    line = torch.cat([torch.zeros(1, K), OPENING, piece.frames]).double().unsqueeze(1)
+    logits, _ = model.logits(
+        line[:-1], line[1:], model.start(None, 1), Run("reference", torch.float64)
+    )
+    nats = frame_nats(logits, line[1:]).detach()
+    assert piece.logprob == pytest.approx(-float(nats[len(OPENING) :].sum()), rel=1e-9)
 
 
 def test_greedy_and_temperature(model: MusicModel) -> None:
@@ -70,12 +75,19 @@ def test_greedy_and_temperature(model: MusicModel) -> None:
     assert float(wild) == pytest.approx(0.5, abs=0.03)
 
 
-def test_keys_sound_as_often_as_the_model_says(model: MusicModel) -> None:
+def test_frames_come_as_often_as_the_model_says(model: MusicModel) -> None:
     opening = torch.empty(0, K, dtype=torch.float64)
     found = sample_frames(model, opening, rows=800, limits=FrameLimits(1), seed=1)
-    often = torch.stack([piece.frames[0] for piece in found]).double().mean(0)
-    logits, _ = model.step(torch.zeros(1, K, dtype=torch.float64), model.start(None, 1))
-    torch.testing.assert_close(often, torch.sigmoid(logits[0]).detach(), atol=0.06, rtol=0)
+    drawn = torch.stack([piece.frames[0] for piece in found]).double()
+    every = torch.tensor(list(itertools.product([0.0, 1.0], repeat=K)), dtype=torch.float64)
+    silence = torch.zeros(1, len(every), K, dtype=torch.float64)
+    start = model.start(None, len(every))
+    logits, _ = model.logits(silence, every.unsqueeze(0), start, Run("reference", torch.float64))
+    p = torch.exp(-frame_nats(logits[0], every)).detach()
+    assert float(p.sum()) == pytest.approx(1.0)
+    often = torch.stack([(drawn == frame).all(1).double().mean() for frame in every])
+    torch.testing.assert_close(often, p, atol=0.04, rtol=0)
+    torch.testing.assert_close(drawn.mean(0), p @ every, atol=0.06, rtol=0)
 
 
 def test_no_frames_and_values_out_of_range(model: MusicModel) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rnncli.errors import UsageError
 from rnncli.models.music import MusicModel
-from rnncli.nn.keys import frame_nats
+from rnncli.nn.keys import NadeOutput, frame_nats
 from rnncli.nn.stack import Run
 from rnncli.sections import ModelConfig, RegularizationConfig
 
@@ -60,10 +60,67 @@ def test_the_loss_is_the_sum_of_the_keys_cross_entropies(config: dict[str, Any])
             by_hand -= math.log(p if y else 1 - p)
     assert loss(model, both) == pytest.approx(by_torch / 5, rel=1e-12)
     assert loss(model, both) == pytest.approx(by_hand / 5, rel=1e-12)
-    logits, last = model.logits(both[:-1], model.start(None, 1), RUN)
+    logits, last = model.logits(both[:-1], both[1:], model.start(None, 1), RUN)
     assert float(frame_nats(logits, both[1:]).sum().detach()) == pytest.approx(by_torch, rel=1e-12)
     for a, b in zip(last.tensors(), state.tensors(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def nade() -> tuple[NadeOutput, Tensor, Tensor]:
+    """An output layer, h (N, H) and frames (N, K): silent, full, and others."""
+    output = make(output="nade", nade_size=3).output
+    assert isinstance(output, NadeOutput)
+    generator = torch.Generator().manual_seed(4)
+    for weight in output.parameters():
+        weight.data.normal_(generator=generator)
+    h = torch.randn(6, 6, dtype=torch.float64, generator=generator)
+    both = (torch.rand(6, K, generator=generator) < 0.4).double()
+    both[0], both[1] = 0.0, 1.0
+    return output, h, both
+
+
+def test_nade_is_its_papers_loop() -> None:
+    """Larochelle and Murray 2011, alg. 1, with the biases of Boulanger-Lewandowski et al. 2012."""
+    output, h, both = nade()
+    found = output.logits(output.read(h, None, torch.float64), both)
+    for row in range(len(h)):
+        b = output.W_hy @ h[row] + output.b
+        a = output.W_hc @ h[row] + output.c
+        for k in range(K):
+            torch.testing.assert_close(found[row, k], b[k] + output.V[k] @ torch.sigmoid(a))
+            a = a + output.W[k] * both[row, k]
+
+
+def test_nade_gives_all_frames_together_the_probability_one() -> None:
+    output, h, _ = nade()
+    every = torch.tensor(list(itertools.product([0.0, 1.0], repeat=K)), dtype=torch.float64)
+    read = output.read(h, None, torch.float64).unsqueeze(1).expand(-1, len(every), -1)
+    each = every.expand(len(h), -1, -1)
+    nats = frame_nats(output.logits(read, each), each)
+    torch.testing.assert_close(torch.exp(-nats).sum(1), torch.ones(6, dtype=torch.float64))
+
+
+def test_nade_s_gradients_are_those_of_finite_differences() -> None:
+    output, h, both = nade()
+    weights = dict(output.named_parameters())
+
+    def nats(h: Tensor, *values: Tensor) -> Tensor:
+        with torch.nn.utils.stateless._reparametrize_module(
+            output, dict(zip(weights, values, strict=True))
+        ):
+            return frame_nats(output.logits(output.read(h, None, torch.float64), both), both)
+
+    assert torch.autograd.gradcheck(nats, (h.requires_grad_(), *weights.values()))
+
+
+def test_nade_chooses_each_key_by_those_below_it() -> None:
+    """What is drawn has the logits that the same frame has when it is given."""
+    output, h, _ = nade()
+    read = output.read(h, None, torch.float64)
+    u = torch.rand(6, K, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    drawn, logits = output.draw(read, lambda keys, z: u[:, keys] < torch.sigmoid(z))
+    torch.testing.assert_close(logits, output.logits(read, drawn.double()))
+    assert torch.equal(drawn, u < torch.sigmoid(logits))
 
 
 def test_an_embedding_is_the_sum_of_the_vectors_of_the_keys() -> None:
@@ -91,10 +148,10 @@ def test_padding_and_order_change_nothing() -> None:
 
 def test_earlier_frames_matter_and_later_ones_do_not() -> None:
     model, both = make(), frames(6)
-    logits, _ = model.logits(both[:-1], model.start(None, 1), RUN)
+    logits, _ = model.logits(both[:-1], both[1:], model.start(None, 1), RUN)
     changed = both.clone()
     changed[3] = 1 - changed[3]
-    others, _ = model.logits(changed[:-1], model.start(None, 1), RUN)
+    others, _ = model.logits(changed[:-1], both[1:], model.start(None, 1), RUN)
     assert torch.equal(logits[:3], others[:3])
     assert not torch.isclose(logits[3:], others[3:]).all(dim=2).any()
 
