@@ -31,7 +31,7 @@ class _Restraint:
 
 
 _RESTRAINTS = (
-    _Restraint(50_000, 0.55, 0.5, 0.075, 1e-2),  # found on JSB chorales, 14,000 frames
+    _Restraint(50_000, 0.55, 0.55, 0.075, 1e-2),  # found on JSB chorales, 14,000 frames
     _Restraint(400_000, 0.3, 0.2, 0.02, 6e-3),  # on Nottingham, 176,000
     _Restraint(math.inf, 0.2, 0.0, 0.0, 6e-3),
 )
