@@ -18,8 +18,8 @@ CHUNK_BYTES = 1 << 25
 class _SoftmaxLoss(torch.autograd.Function):
     """Sum of -log softmax(h W^T + b)[target] times ``scale``, with its gradient in the same pass.
 
-    The logits of a chunk of rows are turned in place into softmax minus one-hot, which is the
-    gradient with respect to them; nothing of size (N, V) is kept beyond that one array.
+    The logits of a chunk of rows become softmax minus one-hot, their gradient but for ``scale``,
+    which the products take into account; nothing of size (N, V) is kept beyond that one array.
     """
 
     @staticmethod
@@ -41,16 +41,20 @@ class _SoftmaxLoss(torch.autograd.Function):
             logits = torch.addmm(b, operand[part], W.t())
             if shift is not None:
                 logits.scatter_add_(1, columns, -shift.to(dtype)[columns])
-            p = torch.softmax(logits, 1)
+            p = torch.softmax(logits, 1, out=dlogits[part])
             nats[part] = _nats(logits, p, columns)
-            minus = torch.full_like(columns, -1, dtype=dtype)
-            torch.mul(
-                p.scatter_add_(1, columns, minus), scale[part].unsqueeze(1), out=dlogits[part]
-            )
+            p.scatter_add_(1, columns, torch.full_like(columns, -1, dtype=dtype))
         needs_h, needs_w, needs_b = ctx.needs_input_grad[:3]
-        dh = (dlogits @ W).to(h.dtype) if needs_h else None
+        by_row = scale.unsqueeze(1)
+        dh = (dlogits @ W).to(h.dtype).mul_(by_row) if needs_h else None
+        by_row = by_row.to(dtype)
+        if V > 2 * h.shape[1]:  # the smaller of the two is scaled
+            operand = operand * by_row
+        else:
+            dlogits.mul_(by_row)
+            by_row = torch.ones_like(by_row)
         dW = (dlogits.t() @ operand).to(weight.dtype) if needs_w else None
-        db = (dlogits.new_ones(1, N) @ dlogits)[0].to(bias.dtype) if needs_b else None
+        db = (by_row.t() @ dlogits)[0].to(bias.dtype) if needs_b else None
         ctx.gradients = (dh, dW, db)
         return (nats * scale).sum()
 
