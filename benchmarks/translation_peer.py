@@ -224,7 +224,9 @@ def main() -> None:
     parser.add_argument("--to", dest="target", default="en")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--test", default="valid")
-    parser.add_argument("--keep", type=Path, help="keep models and logs in this folder")
+    parser.add_argument(
+        "--keep", type=Path, help="keep models and logs here; if they are there, translate only"
+    )
     options = parser.parse_args()
     corpus = Corpus(options.data.resolve(), options.source, options.target)
     python = options.joeynmt.absolute()  # of its environment, not what that links to
@@ -233,16 +235,37 @@ def main() -> None:
         compare(corpus, python, folder, 60 * options.minutes, options.test)
 
 
-def compare(corpus: Corpus, python: Path, scratch: Path, seconds: float, test: str) -> None:
-    pieces, joey, ours = scratch / "pieces.model", scratch / "joeynmt", scratch / "rnncli"
-    for folder in (joey, ours):
-        folder.mkdir(parents=True)
-    texts = [corpus.lines("train", side) for side in (corpus.source, corpus.target)]
+def train_pieces(texts: list[list[str]], path: Path) -> None:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([line for lines in texts for line in lines]),
-        model_prefix=str(pieces.with_suffix("")), vocab_size=PIECES, model_type="bpe",
+        model_prefix=str(path.with_suffix("")), vocab_size=PIECES, model_type="bpe",
         character_coverage=1.0, minloglevel=2,
     )  # fmt: skip
+
+
+def train_both(
+    corpus: Corpus, python: Path, config: Path, scratch: Path, seconds: float, means: list[float]
+) -> None:
+    ours, joey = scratch / "rnncli", scratch / "joeynmt"
+    of_both = {
+        "JoeyNMT": train_joeynmt(python, config, joey, seconds, means[1]),
+        "rnncli": train_rnncli(corpus, scratch / "pieces.model", ours, seconds, means[1]),
+    }
+    for name, found in of_both.items():
+        speed = statistics.median(found.pairs_per_second) * sum(means)
+        curve = "  ".join(f"{at:.1f}: {bleu:.1f}" for at, bleu in found.bleu_at)
+        print(f"{name:8s} training {speed:,.0f} tokens/s, {found.megabytes:,.0f} MB", flush=True)
+        print(f"{'':8s} BLEU (valid) by minutes  {curve}")
+
+
+def compare(corpus: Corpus, python: Path, scratch: Path, seconds: float, test: str) -> None:
+    pieces, joey, ours = scratch / "pieces.model", scratch / "joeynmt", scratch / "rnncli"
+    trained = joey.exists()
+    for folder in (joey, ours):
+        folder.mkdir(parents=True, exist_ok=True)
+    texts = [corpus.lines("train", side) for side in (corpus.source, corpus.target)]
+    if not trained:
+        train_pieces(texts, pieces)
     model = sentencepiece.SentencePieceProcessor(model_file=str(pieces))
     names = [model.id_to_piece(n) for n in range(len(model))]
     specials = ["<unk>", "<pad>", "<s>", "</s>"]
@@ -251,21 +274,15 @@ def compare(corpus: Corpus, python: Path, scratch: Path, seconds: float, test: s
     means = [1 + sum(map(len, model.encode(lines))) / len(lines) for lines in texts]
     print(f"{sum(means):.1f} source and target tokens a pair, ends included", flush=True)
     configs = {beam: joeynmt_config(corpus, pieces, joey, beam) for beam in (1, 5)}
-    of_both = {
-        "JoeyNMT": train_joeynmt(python, configs[1], joey, seconds, means[1]),
-        "rnncli": train_rnncli(corpus, pieces, ours, seconds, means[1]),
-    }
-    for name, found in of_both.items():
-        speed = statistics.median(found.pairs_per_second) * sum(means)
-        curve = "  ".join(f"{at:.1f}: {bleu:.1f}" for at, bleu in found.bleu_at)
-        print(f"{name:8s} training {speed:,.0f} tokens/s, {found.megabytes:,.0f} MB", flush=True)
-        print(f"{'':8s} BLEU ({test if test == 'valid' else 'valid'}) by minutes  {curve}")
+    if not trained:
+        train_both(corpus, python, configs[1], scratch, seconds, means)
     source, expected = corpus.lines(test, corpus.source), corpus.lines(test, corpus.target)
     run: list[object] = [sys.executable, "-m", "rnncli", "translate", ours / "run"]
     for beam in (1, 5):
         translate = {
             "JoeyNMT": ([python, "-m", "joeynmt", "translate", configs[beam]], joey),
             "rnncli": ([*run, "--beam-size", beam], ours),
+            "int8": ([*run, "--beam-size", beam, "--weights", "int8"], ours),
         }
         for name, (command, folder) in translate.items():
             _, start, _ = filtered(command, source[0] + "\n", folder)

@@ -48,7 +48,7 @@ class _SoftmaxLoss(torch.autograd.Function):
         by_row = scale.unsqueeze(1)
         dh = (dlogits @ W).to(h.dtype).mul_(by_row) if needs_h else None
         by_row = by_row.to(dtype)
-        if V > 2 * h.shape[1]:  # the smaller of the two is scaled
+        if 2 * h.shape[1] < V:  # the smaller of the two is scaled
             operand = operand * by_row
         else:
             dlogits.mul_(by_row)
