@@ -312,11 +312,12 @@ class EncoderDecoder(nn.Module):
             raise UsageError(
                 "model.attention: this model has none, so nothing aligns its targets with sources"
             )
-        state = self.encode(source, Run(), None)
+        exact = self._exact_run
+        state = self.encode(source, exact, None)
         y = self.target_embedding(inputs)
         if self.attention is not None:
             lower = State(state.layers.layers[: len(self.decoder.cells)])
-            h, _ = self.decoder(y, lower, Run(), None)
+            h, _ = self.decoder(y, lower, exact, None)
             h = h.to(y.dtype)
             # Additive scores take (B, T, S, H) at once: of a very long source few steps at a time.
             steps = max(1, _SCORES // (state.keys.numel() + 1))
@@ -334,11 +335,16 @@ class EncoderDecoder(nn.Module):
             seen.append(looked)
         return torch.stack(seen)
 
+    @property
+    def _exact_run(self) -> Run:
+        """With operands in the weights' type."""
+        return Run(dtype=self.source_embedding.weight.dtype)
+
     # -- the step contract -------------------------------------------------------------------
 
     def start(self, source: Tensor, rows: int) -> DecoderState:
         """source: (S, ``rows``) -> the state before the first target token."""
-        return self.encode(source, Run(), None)
+        return self.encode(source, self._exact_run, None)
 
     def step(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """tokens: (B,) -> logits (B, V) and the next state."""
