@@ -160,7 +160,9 @@ def measure(size: Size, text: Path, rounds: int, steps: int) -> None:
     corpus = load_corpus(config.data, config.tokenizer)
     if corpus.tokenizer.vocab_size != size.V:
         size = Size(size.name, corpus.tokenizer.vocab_size, size.H, size.B, size.T)
-    default = torch.get_float32_matmul_precision()
+    machine.prepare()
+    as_set = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
     first = PlainRun(size, [])
     ours = OurRun(config, corpus, first.model)
     inputs = [ours.task._batch(piece)[:2] for piece in ours.task._layout[: rounds * steps + 5]]
@@ -168,7 +170,7 @@ def measure(size: Size, text: Path, rounds: int, steps: int) -> None:
     plain_speed, our_speed = [], []
     for round_number in range(rounds + 1):
         for run, speeds in ((first, plain_speed), (ours, our_speed)):
-            torch.set_float32_matmul_precision(default if run is first else "medium")
+            torch.set_float32_matmul_precision("highest" if run is first else as_set)
             began = time.perf_counter()
             for _ in range(steps if round_number else 3):
                 run.step()
@@ -217,7 +219,6 @@ def main() -> None:
     parser.add_argument("--only", choices=[size.name for size in SIZES])
     options = parser.parse_args()
     torch.set_num_threads(machine.prepare().threads)
-    torch.set_float32_matmul_precision("highest")
     with tempfile.TemporaryDirectory() as folder:
         for size in SIZES:
             if options.only in (None, size.name):

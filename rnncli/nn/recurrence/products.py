@@ -7,12 +7,12 @@ MKL for float32 on Intel's processors, where it is the faster, else by oneDNN.
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from rnncli.runtime import mkl_is_faster
 
 
 class RepeatedProduct:
@@ -26,7 +26,7 @@ class RepeatedProduct:
         self._by_onednn: Any = None
         if weight.device.type != "cpu" or rows == 1:
             return
-        if weight.dtype == torch.float32 and _mkl_is_faster():
+        if weight.dtype == torch.float32 and mkl_is_faster():
             self._weight = weight.contiguous()
             self._by_mkl = torch.ops.mkl._mkl_reorder_linear_weight(self._weight, rows)
         elif weight.dtype in (torch.float32, torch.bfloat16) and _onednn_is_there():
@@ -56,14 +56,3 @@ class RepeatedProduct:
 def _onednn_is_there() -> bool:
     """Whether this build of torch has oneDNN and it is switched on."""
     return torch._C._has_mkldnn and torch._C._get_mkldnn_enabled()
-
-
-@cache
-def _mkl_is_faster() -> bool:
-    """By the processor's name alone, so that a run repeats itself."""
-    if not (torch._C.has_mkl and hasattr(torch.ops.mkl, "_mkl_linear")):
-        return False
-    try:
-        return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
