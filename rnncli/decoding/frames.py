@@ -76,12 +76,12 @@ def sample_frames(
         written: list[Tensor] = []
         for _ in range(limits.frames):
             read, state = stepper.step(frame, state)
-            if not bool(read.isfinite().all()):
+            drawn = uniform.next(range(rows)).to(read.device)
+            sounds, logits = stepper.draw(read, _Choice(drawn, limits))
+            if not bool(logits.isfinite().all()):
                 raise DataError(
                     "the model's probabilities are not numbers; its weights are damaged"
                 )
-            drawn = uniform.next(range(rows)).to(read.device)
-            sounds, logits = stepper.draw(read, _Choice(drawn, limits))
             frame = sounds.to(opening.dtype)
             nats += frame_nats(logits.double(), sounds.double())
             written.append(sounds)

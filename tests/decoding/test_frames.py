@@ -98,9 +98,11 @@ def test_no_frames_and_values_out_of_range(model: MusicModel) -> None:
             FrameLimits(*values)
 
 
-def test_damaged_weights() -> None:
-    broken = MusicModel(ModelConfig(layers=1, hidden_size=4, input="one-hot"), K).double()
+@pytest.mark.parametrize(("output", "name"), [("softmax", "b"), ("nade", "b"), ("nade", "V")])
+def test_damaged_weights(output: str, name: str) -> None:
+    config = ModelConfig(layers=1, hidden_size=4, input="one-hot", output=output)
+    broken = MusicModel(config, K).double()
     with torch.no_grad():
-        broken.output.b.fill_(math.nan)
+        getattr(broken.output, name).fill_(math.nan)
     with pytest.raises(DataError, match="not numbers"):
         sample_frames(broken, OPENING, rows=1, limits=FrameLimits(2), seed=1)
