@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+from real_command import rnncli, split_arguments
 
 COMMON: dict[str, Any] = {
     "model.hidden_size": 128,
@@ -73,10 +72,7 @@ ENSEMBLE = "+ label smoothing"
 
 
 def main() -> None:
-    argv, passed_on = sys.argv[1:], []
-    if "--" in argv:
-        cut = argv.index("--")
-        argv, passed_on = argv[:cut], argv[cut + 1 :]
+    argv, passed_on = split_arguments()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder with the corpus")
     parser.add_argument("--from", dest="source", default="de")
@@ -132,14 +128,6 @@ def report(options: argparse.Namespace, name: str, folders: list[Path]) -> None:
         f"{info['scores']['valid_nats']:.3f} | {found['bleu']:.2f} | {found['chrf']:.1f} |",
         flush=True,
     )
-
-
-def rnncli(*arguments: object) -> str:
-    command = [sys.executable, "-m", "rnncli", *map(str, arguments)]
-    began = time.perf_counter()
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    print(f"{arguments[0]}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
-    return done.stdout
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+
+from real_command import rnncli, split_arguments
 
 FILES = {
     "ptb": ("train.txt", "valid.txt", "test.txt"),
@@ -28,10 +28,7 @@ FILES = {
 
 
 def main() -> None:
-    argv, passed_on = sys.argv[1:], []
-    if "--" in argv:
-        cut = argv.index("--")
-        argv, passed_on = argv[:cut], argv[cut + 1 :]
+    argv, passed_on = split_arguments()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corpus", choices=sorted(FILES))
     parser.add_argument("data", type=Path, help="folder with the corpus")
@@ -64,11 +61,6 @@ def main() -> None:
 
 START_SECONDS = 3.0
 """Taken off the time given to training, for the start of Python and torch."""
-
-
-def rnncli(*arguments: object) -> str:
-    command = [sys.executable, "-m", "rnncli", *map(str, arguments)]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 if __name__ == "__main__":

@@ -17,21 +17,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from real_command import rnncli, split_arguments
 
 SETS = ("jsb", "nottingham")
 PRESETS = ("rnn", "dts", "dots", "dots-lp")
 
 
 def main() -> None:
-    argv, passed_on = sys.argv[1:], []
-    if "--" in argv:
-        cut = argv.index("--")
-        argv, passed_on = argv[:cut], argv[cut + 1 :]
+    argv, passed_on = split_arguments()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder with the pieces")
     parser.add_argument("--minutes", type=float, default=5.0, help="for each row")
@@ -69,11 +67,6 @@ def measure(
         f"{figures['nats_per_frame_by_piece']:.4f} {figures['nats_per_frame_without_first']:.4f}; "
         f"{figures['accuracy']:.4f}"
     )
-
-
-def rnncli(*arguments: object) -> str:
-    command = [sys.executable, "-m", "rnncli", *map(str, arguments)]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 if __name__ == "__main__":

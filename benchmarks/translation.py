@@ -17,12 +17,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+from real_command import rnncli, split_arguments
 from sacrebleu.metrics.bleu import BLEU
 
 START_SECONDS = 3.0
@@ -30,10 +29,7 @@ START_SECONDS = 3.0
 
 
 def main() -> None:
-    argv, passed_on = sys.argv[1:], []
-    if "--" in argv:
-        cut = argv.index("--")
-        argv, passed_on = argv[:cut], argv[cut + 1 :]
+    argv, passed_on = split_arguments()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder with the corpus")
     parser.add_argument("--from", dest="source", default="de")
@@ -100,11 +96,6 @@ def report(name: str, arguments: tuple[object, ...], source: Path, target: Path)
         f"{len(found) / (seconds - start):.1f}, {words / (seconds - start):,.0f} words/s",
         flush=True,
     )
-
-
-def rnncli(*arguments: object) -> str:
-    command = [sys.executable, "-m", "rnncli", *map(str, arguments)]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 if __name__ == "__main__":
