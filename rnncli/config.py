@@ -63,6 +63,8 @@ TRANSLATION = (
     "data.max_length",
     "training.batch_tokens",
     "training.best_by",
+    "training.risk_candidates",
+    "training.risk_sharpness",
 )
 """What only translation has."""
 
@@ -105,6 +107,7 @@ class Config:
             )
         if self.task != "translate":
             self._refuse_translation()
+        self._check_risk()
         if self.data.transpose and self.task != "music":
             raise UsageError(
                 "data.transpose: only music is moved up and down; use 0, or task = 'music'"
@@ -121,6 +124,27 @@ class Config:
             raise UsageError(
                 "training.sampled_softmax: the adaptive softmax is not sampled; "
                 "use model.output = 'softmax' or sampled_softmax = 0"
+            )
+
+    def _check_risk(self) -> None:
+        """What is of likelihood means nothing to minimum risk training, and the other way about."""
+        training = self.training
+        if not training.risk_candidates:
+            if training.risk_sharpness != TrainingConfig().risk_sharpness:
+                raise UsageError(
+                    "training.risk_sharpness: it is of minimum risk training; give "
+                    "training.risk_candidates, or leave it out"
+                )
+            return
+        if self.regularization.label_smoothing:
+            raise UsageError(
+                "regularization.label_smoothing: minimum risk training compares whole "
+                "translations, and smooths no targets; use label_smoothing = 0"
+            )
+        if training.sampled_softmax:
+            raise UsageError(
+                "training.sampled_softmax: minimum risk training draws from the whole vocabulary; "
+                "use sampled_softmax = 0"
             )
 
     def _refuse_translation(self) -> None:

@@ -202,8 +202,11 @@ class TrainingConfig:
     words are drawn for the training loss instead of the whole vocabulary (0: never), during the
     first ``sampled_fraction`` of the run; validation always uses the whole. A step adds up the
     gradients of ``accumulate`` pieces. Pairs may be batched by ``batch_tokens`` of both sides
-    (0: by ``batch_size`` pairs). The best model is the one of the lowest validation ``loss``, or
-    of the best of the other scores that a task has (``best_by``)."""
+    (0: by ``batch_size`` pairs). With ``risk_candidates`` pairs are learned by minimum risk
+    training on so many drawn translations of each source (0: by likelihood), and ``risk_sharpness``
+    is its alpha (``rnncli.training.risk``). ``start_from``: a model, or a run's folder, whose
+    weights are the first ones; None: fresh weights. The best model is the one of the lowest
+    validation ``loss``, or of the best of the other scores that a task has (``best_by``)."""
 
     epochs: int = 10
     max_steps: int = 0
@@ -216,6 +219,9 @@ class TrainingConfig:
     state: str = "carried"
     sampled_softmax: int = 0
     sampled_fraction: float = 0.85
+    risk_candidates: int = 0
+    risk_sharpness: float = 0.005
+    start_from: str | None = None
     valid_every_steps: int = 0
     patience: int = 0
     best_by: str = "loss"
@@ -235,8 +241,10 @@ class TrainingConfig:
         require_range("training", "accumulate", self.accumulate, 1)
         require_range("training", "bptt", self.bptt, 0 if self.state == "reset" else 1)
         require_range("training", "sampled_fraction", self.sampled_fraction, 0.0, 1.0)
+        require_range("training", "risk_sharpness", self.risk_sharpness, 0.0)
         for name in ("epochs", "max_steps", "max_seconds", "sampled_softmax", "batch_tokens",
-                     "valid_every_steps", "patience", "save_every_seconds", "threads"):  # fmt: skip
+                     "risk_candidates", "valid_every_steps", "patience", "save_every_seconds",
+                     "threads"):  # fmt: skip
             require_range("training", name, getattr(self, name), 0)
 
 

@@ -25,6 +25,7 @@ rnncli train book.txt --out run --cell gru --layers 1 --hidden-size 64 --max-ste
 rnncli train book.txt --valid valid.txt --out run --tokenizer word --tied --max-steps 20
 rnncli train book.txt --out run --preset char-rnn --max-steps 20 --set training.batch_size=4
 rnncli train book.txt --out run --dry-run
+rnncli train valid.txt --start-from run --out tuned --max-steps 20
 rnncli train --source sources.txt --target targets.txt --out run --max-steps 20
 rnncli train music.txt --task music --out run
 rnncli train --task synthetic:adding --lag 50 --cell gru --out run
@@ -102,6 +103,9 @@ def train(
     device: Annotated[str | None, _option("auto, cpu or cuda.")] = None,
     precision: Annotated[str | None, _option("auto, float32 or bfloat16 products.")] = None,
     engine: Annotated[str | None, _option(f"{', '.join(ENGINES)}.")] = None,
+    start_from: Annotated[
+        Path | None, _option("A model, or a run, whose weights and tokenizers to begin with.")
+    ] = None,
     preset: Annotated[str | None, _option("A zoo entry; see rnncli zoo.")] = None,
     config: Annotated[Path | None, _option("A TOML configuration.")] = None,
     settings: Annotated[
@@ -162,6 +166,7 @@ def train(
         "training.device": device,
         "training.precision": precision,
         "training.engine": engine,
+        "training.start_from": None if start_from is None else _absolute(str(start_from)),
         "optimizer.name": optimizer,
         "optimizer.lr": lr,
         "optimizer.clip_norm": clip_norm,
@@ -221,6 +226,10 @@ def _settle(
         return base, []
     if config is not None:
         return Config.from_dict(load_toml(config)).with_values(fixed), []
+    if "training.start_from" in fixed:
+        from rnncli.training.start import start_values
+
+        fixed = {**start_values(Path(fixed["training.start_from"])), **fixed}
     files = [*fixed.get("data.train", ()), *fixed.get("data.source", ())]
     require_text(fixed.get("task", "lm"), files)
     from rnncli.training.tasks import REQUIRED, choose

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from rnncli.evaluation.significance import RESAMPLES, Estimate, metrics, resampled
 from rnncli.metrics import Score
+
+if TYPE_CHECKING:
+    from sacrebleu.metrics.bleu import BLEU
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,19 @@ def bleu_and_chrf(
         value = metric.corpus_score(list(translations), [list(references)]).score
         scores.append(Score(name, float(value), "percent", str(metric.get_signature())))
     return scores[0], scores[1]
+
+
+def sentence_bleu(translation: str, reference: str) -> float:
+    """BLEU of one sentence in percent, by sacreBLEU: n-grams longer than the sentences are left
+    out, and counts of 0 are smoothed (Chen and Cherry 2014, method 3)."""
+    return float(_of_sentences().sentence_score(translation, [reference]).score)
+
+
+@cache
+def _of_sentences() -> BLEU:
+    from sacrebleu.metrics.bleu import BLEU
+
+    return BLEU(effective_order=True)
 
 
 def exact_match(translations: Sequence[str], references: Sequence[str]) -> float:

@@ -257,6 +257,26 @@ class EncoderDecoder(nn.Module):
 
     # -- training ----------------------------------------------------------------------------
 
+    def readings(
+        self, source: Tensor, inputs: Tensor, run_as: Run, rates: RegularizationConfig | None
+    ) -> tuple[Tensor, Tensor]:
+        """source: (S, N), inputs: (T, B), the token before each target; of each source there are
+        B / N targets beside each other. -> the decoder's outputs (T, B, H) and what the output
+        layer reads of them (T, B, R). ``rates``: with this dropout; None: none."""
+        state = self.encode(source, run_as, rates)
+        copies = inputs.shape[1] // source.shape[1]
+        if copies > 1:
+            each = torch.arange(source.shape[1], device=source.device).repeat_interleave(copies)
+            state = state.regroup(each, None)
+        y = self.target_embedding(inputs, rates.dropout_embedding if rates else 0.0)
+        if rates is not None:
+            y = dropout(y, rates.input_rate, locked=rates.locked)
+        raw, context = self._run_decoder(y, state, run_as, rates)
+        h = self.read_out(raw, y, context)
+        if rates is not None:
+            h = dropout(h, rates.output_rate, locked=rates.locked)
+        return raw, h
+
     def training_loss(
         self,
         source: Tensor,
@@ -270,11 +290,7 @@ class EncoderDecoder(nn.Module):
         """source: (S, B); inputs, targets: (T, B), where ``inputs[t]`` is the token before
         ``targets[t]``; mask: (T, B), false for padding. Returns the mean nats a target token, and
         the penalties and what label smoothing adds to it for the gradient."""
-        state = self.encode(source, run_as, rates)
-        y = self.target_embedding(inputs, rates.dropout_embedding)
-        y = dropout(y, rates.input_rate, locked=rates.locked)
-        raw, context = self._run_decoder(y, state, run_as, rates)
-        h = dropout(self.read_out(raw, y, context), rates.output_rate, locked=rates.locked)
+        raw, h = self.readings(source, inputs, run_as, rates)
         rows, flat = h[mask], targets[mask]
         scale = torch.full(flat.shape, 1.0 / max(1, len(flat)), device=flat.device)
         nats = self.output.loss(rows, flat, scale, self.tied_weight, run_as.dtype, sampling)
@@ -292,10 +308,7 @@ class EncoderDecoder(nn.Module):
 
     def nats(self, source: Tensor, inputs: Tensor, targets: Tensor, run_as: Run) -> Tensor:
         """-log p of every target (T, B); shapes as in ``training_loss``, no dropout."""
-        state = self.encode(source, run_as, None)
-        y = self.target_embedding(inputs)
-        raw, context = self._run_decoder(y, state, run_as, None)
-        h = self.read_out(raw, y, context)
+        _, h = self.readings(source, inputs, run_as, None)
         flat = self.output.nats(h.reshape(-1, h.shape[2]), targets.reshape(-1), self.tied_weight)
         return flat.view(targets.shape)
 

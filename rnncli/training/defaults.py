@@ -86,7 +86,7 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "tokenizer.kind": kind,
         "model.layers": _layers(fixed),
         "model.hidden_size": H,
-        "model.embedding_size": int(fixed.get("model.projection_size") or H),
+        "model.embedding_size": _embedding_size(H, words, fixed),
         "model.tied": words and embedded and whole and not fixes_input,
         "model.embedding_scale": 8.0 if embedded else 1.0,
         "regularization.dropout": rate,
@@ -159,6 +159,14 @@ def _extent(
             f"{seconds / 60:g} minutes are about {passes(H):.2g} passes over {tokens:,} tokens"
         )
     return H, passes(H)
+
+
+def _embedding_size(H: int, words: bool, fixed: Mapping[str, Any]) -> int:
+    """That of the output matrix, with which words share theirs. A character needs no more than 128
+    numbers, and its product with W_xh takes as many operations as they are long."""
+    if words or fixed.get("model.residual", "none") != "none":
+        return int(fixed.get("model.projection_size") or H)
+    return min(H, 128)
 
 
 def _layers(fixed: Mapping[str, Any]) -> int:

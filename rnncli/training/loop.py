@@ -42,6 +42,7 @@ from rnncli.training.optimizers import (
 from rnncli.training.run_folder import RunFolder
 from rnncli.training.schedule import Schedule
 from rnncli.training.signals import StopSignals
+from rnncli.training.start import read_start
 from rnncli.training.task import Task, Validation
 from rnncli.training.tasks import open_task
 
@@ -79,8 +80,14 @@ def train(
         saved = place.look(config, resume=resume, overwrite=overwrite)
         precision = config.training.precision if saved is None else saved.precision(config)
         runtime = machine.prepare(config.training.device, precision, config.training.threads)
+        start = read_start(config) if saved is None else None
         tokenizers = () if saved is None else saved.tokenizers()
+        if start is not None:
+            tokenizers = start.tokenizers
         task = open_task(config, tokenizers, runtime, progress)
+        if start is not None:
+            start.fill(task.model)
+            notes = (*notes, start.note)
         place.describe_data(task)
         # Reading the text may take long and has nothing to save: until here a signal ends it.
         with StopSignals() as stop:

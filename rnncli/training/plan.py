@@ -17,6 +17,7 @@ from rnncli.runtime import Runtime
 from rnncli.training.loop import VALIDATION_COST, Loop, Window
 from rnncli.training.run_folder import RunFolder
 from rnncli.training.signals import StopSignals
+from rnncli.training.start import read_start
 from rnncli.training.task import Task
 from rnncli.training.tasks import open_task
 
@@ -35,7 +36,10 @@ def plan(config: Config) -> list[Row]:
     """
     training = config.training
     runtime = machine.prepare(training.device, training.precision, training.threads)
-    task = open_task(config, (), runtime, None)
+    start = read_start(config)
+    task = open_task(config, start.tokenizers if start else (), runtime, None)
+    if start is not None:
+        start.fill(task.model)
     with tempfile.TemporaryDirectory() as scratch:  # a step that is not finite is recorded there
         loop = Loop(config, task, RunFolder(Path(scratch)), StopSignals(), time.monotonic())
         pieces = math.ceil(task.pieces / training.accumulate)

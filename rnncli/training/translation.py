@@ -38,6 +38,7 @@ from rnncli.text.pairs import (
 from rnncli.text.subword import SubwordTokenizer
 from rnncli.text.tokenizers import Tokenizer, train_tokenizer
 from rnncli.training.events import NATS_A_TOKEN
+from rnncli.training.risk import risk_loss
 from rnncli.training.task import Loss, Task, Validation
 from rnncli.translation import SearchOptions, Translator
 
@@ -186,6 +187,7 @@ class Translation:
         )
         self.outputs = tokenizer.vocab_size
         self.pieces = 0
+        self._epoch_number = 0
         self._epoch: list[tuple[Line, Line]] = []
         self._batches: list[npt.NDArray[np.int64]] = []
 
@@ -214,6 +216,7 @@ class Translation:
     # -- batches -----------------------------------------------------------------------------
 
     def begin_epoch(self, epoch: int) -> None:
+        self._epoch_number = epoch
         rng = np.random.default_rng([self.config.seed, epoch])
         if self._sampled:
             both = [self._sample(pairs, int(rng.integers(1 << 32))) for pairs in self._sampled]
@@ -245,6 +248,13 @@ class Translation:
     def loss(self, piece: int, sampled: bool) -> Loss:
         pairs = [self._epoch[number] for number in self._batches[piece]]
         source, inputs, targets, mask = self._tensors(pairs)
+        if self.config.training.risk_candidates:
+            of_piece = np.random.default_rng([self.config.seed, self._epoch_number, piece])
+            return risk_loss(
+                self.model, self._tokenizer, source, [target for _, target in pairs],
+                self.config.training, self.config.regularization, self.run_as,
+                int(of_piece.integers(1 << 62)),
+            )  # fmt: skip
         self.model.train()
         nats, extra = self.model.training_loss(
             source, inputs, targets, mask, self.run_as, self.config.regularization,

@@ -37,6 +37,7 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     H = int(fixed.get("model.hidden_size", H))
     look_up = str(fixed.get("model.look_up", "after"))
     every_step = fixed.get("model.context") == "every-step"
+    risk = bool(fixed.get("training.risk_candidates"))
     rate = float(fixed.get("regularization.dropout", 0.2 if small else _dropout(passes)))
     values: dict[str, Any] = {
         "tokenizer.kind": kind,
@@ -50,8 +51,8 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "model.embedding_scale": 8.0,
         "regularization.dropout": rate,
         "regularization.locked": True,
-        "regularization.label_smoothing": 0.1,
-        "optimizer.lr": 3e-3 if small else 2e-3,
+        "regularization.label_smoothing": 0.0 if risk else 0.1,
+        "optimizer.lr": 2e-4 if risk else 3e-3 if small else 2e-3,
         "training.state": "reset",
         "training.bptt": 0,
         "training.batch_size": 32 if small else 64,

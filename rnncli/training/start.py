@@ -1,0 +1,79 @@
+"""A run that begins with the weights of another one: transfer to other data or another loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from rnncli.checkpoint import SavedModel, read_model
+from rnncli.config import Config
+from rnncli.errors import UsageError
+from rnncli.text.tokenizers import Tokenizer
+
+KEPT = ("task", "tokenizer", "source_tokenizer")
+"""Parts of a configuration that a model is nothing without."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model to begin with."""
+
+    path: str
+    saved: SavedModel
+
+    @property
+    def tokenizers(self) -> tuple[Tokenizer, ...]:
+        """As ``rnncli.training.tasks.open_task`` takes them."""
+        both = (self.saved.tokenizer, self.saved.source_tokenizer)
+        return tuple(one for one in both if one is not None)
+
+    @property
+    def note(self) -> str:
+        weights = self.saved.header.weights_sha256[:12]
+        return f"The first weights are those of {self.path} (sha256 {weights}...)."
+
+    def fill(self, model: nn.Module) -> None:
+        """Give ``model`` the weights. Raises UsageError when it has other ones."""
+        own, given = model.state_dict(), self.saved.weights
+        for name in (*own, *given):
+            shapes = [tuple(w[name].shape) if name in w else None for w in (own, given)]
+            if shapes[0] != shapes[1]:
+                has, found = (f"of {s}" if s else "missing" for s in shapes)
+                raise UsageError(
+                    f"training.start_from: {self.path} holds another model: the weight {name} is "
+                    f"{found} in it and {has} in this one; leave out what changes its [model]"
+                )
+        model.load_state_dict(given)
+
+
+def read_start(config: Config) -> Start | None:
+    """What a run with ``config`` begins with, None for fresh weights. Raises as ``read_model``, and
+    UsageError for a model of another task or with other tokenizers."""
+    path = config.training.start_from
+    if path is None:
+        return None
+    saved = read_model(Path(path))
+    for name in KEPT:
+        theirs, ours = getattr(saved.config, name), getattr(config, name)
+        if theirs != ours:
+            raise UsageError(
+                f"training.start_from: {name} is {_shown(ours)} and {_shown(theirs)} in {path}, "
+                "whose weights belong to it; leave it out"
+            )
+    return Start(path, saved)
+
+
+def start_values(path: Path) -> dict[str, Any]:
+    """Dotted names and values of what a run takes from the model that it begins with. Raises as
+    ``read_model``."""
+    from rnncli.training.run_folder import flat
+
+    values = read_model(path).config.to_dict()
+    return flat({name: values[name] for name in (*KEPT, "model") if name in values})
+
+
+def _shown(value: Any) -> str:
+    return repr(getattr(value, "kind", value))
