@@ -58,6 +58,23 @@ _UNUSED: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Of each kind of task, what it does instead of using these settings."""
 
+_RULES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "optimizer.momentum": ("optimizer.name", ("sgd", "rmsprop")),
+    "optimizer.beta1": ("optimizer.name", ("adam", "adamw")),
+    "optimizer.beta2": ("optimizer.name", ("adam", "adamw")),
+    "optimizer.rho": ("optimizer.name", ("rmsprop", "adadelta")),
+    "optimizer.eps": ("optimizer.name", ("adam", "adamw", "rmsprop", "adagrad", "adadelta")),
+    "optimizer.averaging_window": ("optimizer.averaging", ("nt",)),
+    "optimizer.ema_decay": ("optimizer.averaging", ("ema",)),
+    "schedule.decay": ("schedule.name", ("newbob", "step")),
+    "schedule.decay_after_epochs": ("schedule.name", ("step",)),
+    "schedule.decay_every_epochs": ("schedule.name", ("step",)),
+    "schedule.newbob_threshold": ("schedule.name", ("newbob",)),
+    "schedule.final_fraction": ("schedule.name", ("cosine",)),
+    "model.embedding_size": ("model.input", ("embedding",)),
+}
+"""Settings of one rule among several: the setting that names the rule, and which it may name."""
+
 _TRAITS = {
     "recurrent": "matrix that multiplies its state",
     "forgets": "forget gate whose bias is set so",
@@ -137,6 +154,23 @@ def require_heeded(task: str, sections: Mapping[str, Any]) -> None:
             f"model.adaptive_cutoffs: output = {model.output!r} has none; use output = "
             "'adaptive', or leave them out"
         )
+
+
+def require_rules(given: Iterable[str], sections: Mapping[str, Any]) -> None:
+    """Raise UsageError for one of the dotted names ``given`` by hand that the chosen rule does not
+    have. What stands in a preset or a file beside another rule is left there, so that the rule
+    alone can be exchanged."""
+    for setting in given:
+        if setting not in _RULES:
+            continue
+        chooser, having = _RULES[setting]
+        section, name = setting.split(".")
+        chosen = getattr(sections[section], chooser.split(".")[1])
+        if chosen not in having and _asks(sections[section], name):
+            raise UsageError(
+                f"{setting}: {chooser} = {chosen!r} has none, so it would do nothing; leave it "
+                f"out, or use {' or '.join(repr(one) for one in having)}"
+            )
 
 
 def _asks(section: Any, name: str) -> bool:

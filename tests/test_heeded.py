@@ -9,7 +9,7 @@ import pytest
 from rnncli.cell_table import CELLS
 from rnncli.config import Config
 from rnncli.errors import UsageError
-from rnncli.heeded import CELL_SETTINGS, unheeded
+from rnncli.heeded import CELL_SETTINGS, require_rules, unheeded
 
 WITHOUT_MATRIX = ("indrnn", "mingru", "minlstm", "qrnn", "sru", "rg-lru")
 RECURRENT = {
@@ -159,3 +159,29 @@ def test_the_settings_of_cells_are_known_for_every_cell() -> None:
     assert unheeded(["mingru"]) == frozenset(CELL_SETTINGS)
     assert unheeded(["gru"]) == {"model.forget_bias"}
     assert unheeded(["mingru", "lstm"]) == unheeded(["mingru", "no such cell"]) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optimizer.momentum": 0.9}, r"momentum: optimizer.name = 'adamw' has none.*'sgd' or"),
+        ({"optimizer.name": "sgd", "optimizer.beta1": 0.5}, "beta1: optimizer.name = 'sgd'"),
+        ({"optimizer.ema_decay": 0.9}, "ema_decay: optimizer.averaging = 'none'.*use 'ema'"),
+        ({"schedule.newbob_threshold": 1.1}, "newbob_threshold: schedule.name = 'cosine'"),
+        ({"schedule.name": "constant", "schedule.decay": 0.1}, "decay: schedule.name = 'constant'"),
+        ({"model.input": "one-hot", "model.embedding_size": 7}, "embedding_size: model.input"),
+    ],
+)
+def test_what_is_of_another_rule_may_stand_in_a_file_and_not_be_asked_for(
+    values: dict[str, Any], message: str
+) -> None:
+    sections = vars(Config().with_values(values))
+    require_rules(("optimizer.name", "training.epochs"), sections)
+    with pytest.raises(UsageError, match=message):
+        require_rules(values, sections)
+
+
+def test_a_rule_may_be_given_what_it_has() -> None:
+    values = {"optimizer.name": "sgd", "optimizer.momentum": 0.9, "schedule.final_fraction": 0.1}
+    require_rules(values, vars(Config().with_values(values)))
+    require_rules(["optimizer.momentum"], vars(Config()))  # 0, which is so anyway

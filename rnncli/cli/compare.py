@@ -16,6 +16,7 @@ from rnncli.cli.models import require_text
 from rnncli.cli.train import parse_time
 from rnncli.config import Config, load_toml, parse_assignment
 from rnncli.errors import RnncliError, UsageError
+from rnncli.heeded import require_rules
 
 if TYPE_CHECKING:
     from rnncli.training.compare import Candidate, Outcome, Row, Run
@@ -137,6 +138,7 @@ def _cells(fixed: dict[str, Any], cells: str, out: Path, *, keep: bool) -> list[
     if not (out / BASE_FILE).exists():
         require_text(fixed.get("task", "lm"), fixed.get("data.train", ()))
     base, reasons = base_config(fixed, items[0], out)
+    require_rules(fixed, vars(base))
     for text in reasons:
         note(text)
     candidates = cell_candidates(base, items, fixed)

@@ -14,6 +14,7 @@ from rnncli.cli.console import note
 from rnncli.cli.models import require_text
 from rnncli.config import Config, parse_assignment
 from rnncli.errors import UsageError
+from rnncli.heeded import require_rules
 from rnncli.sections import ENGINES, OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -185,6 +186,7 @@ def train(
         settled = _resumed(out, fixed, preset, config)
     else:
         settled, notes = _settle(fixed, preset, config)
+        require_rules(fixed, vars(settled))
     if lag is not None and not settled.task.startswith("synthetic:"):
         raise UsageError(f"--lag: --task {settled.task} has none; it is for the synthetic tasks")
     if dry_run:
