@@ -44,7 +44,8 @@ def test_kernels_and_hand_written_forms_run_no_cell_with_options(kind: str) -> N
     cell = make(kind)
     plain = {"lstm", "gru", "elman-tanh", "elman-relu", "irnn"}
     assert ("vendor" in engines(cell)) == (kind in plain)
-    assert ("closed" in engines(cell)) == (kind == "lstm")
+    by_hand = plain | {"elman-sigmoid", "gru-cho2014"}
+    assert ("closed" in engines(cell)) == (kind in by_hand)
     forms = {"lstm": FastLSTM, "gru": FastGRU}
     forms |= {f"elman-{f}": FastElman for f in ("tanh", "sigmoid", "relu")}
     forms["irnn"] = FastElman

@@ -3,7 +3,7 @@
 reference   a plain loop under autograd; the others are tested against it
 deferred    the same loop, weight gradients formed once after the last step
 scan        recurrences that are linear in their state
-closed      forward and backward written by hand (LSTM)
+closed      forward and backward written by hand (Elman, LSTM, GRU in both forms)
 vendor      the library's fused kernels (oneDNN, cuDNN) where the cell has one
 """
 
@@ -16,9 +16,16 @@ from torch import Tensor
 
 from rnncli.errors import UsageError
 from rnncli.nn.cells.base import Cell
+from rnncli.nn.cells.elman import Elman
+from rnncli.nn.cells.gru import GRU, GRUCho2014
 from rnncli.nn.cells.linear import LinearCell
 from rnncli.nn.cells.lstm import LSTM
 from rnncli.nn.recurrence import vendor
+from rnncli.nn.recurrence.closed import (
+    run_closed_elman,
+    run_closed_gru,
+    run_closed_gru_cho2014,
+)
 from rnncli.nn.recurrence.closed_lstm import run_closed_lstm
 from rnncli.nn.recurrence.deferred import DeferredProducts
 from rnncli.nn.recurrence.scan import run_scan
@@ -46,10 +53,13 @@ def run(
     """
     if engine == "auto":
         engine = fastest(cell, dtype, x.device)
-    if engine in WHOLE:
-        return WHOLE[engine](cell, x, state, weights, dtype)
+    if engine == "vendor":
+        return vendor.run_vendor(cell, x, state, weights, dtype)
+    if engine == "closed" and type(cell) is LSTM:
+        return run_closed_lstm(cell, x, state, weights, dtype)
     projected = cell.project(x, state, dtype)
-    h, last = LOOPS[engine](cell, projected, state, weights, dtype)
+    loop = CLOSED[type(cell)] if engine == "closed" else LOOPS[engine]
+    h, last = loop(cell, projected, state, weights, dtype)
     return (h if cell.emits_h else cell.emit(h, x, projected, dtype)), last
 
 
@@ -58,7 +68,7 @@ def engines(cell: Cell) -> tuple[str, ...]:
     names = ["reference", "deferred"]
     if isinstance(cell, LinearCell):
         names.append("scan")
-    if type(cell) is LSTM:
+    if type(cell) is LSTM or type(cell) in CLOSED:
         names.append("closed")
     if vendor.has_kernel(cell):
         names.append("vendor")
@@ -68,17 +78,18 @@ def engines(cell: Cell) -> tuple[str, ...]:
 def fastest(cell: Cell, dtype: torch.dtype, device: torch.device) -> str:
     """The engine for this cell by its shape alone, so that a run repeats itself.
 
-    On a processor the library's loops for Elman and GRU are no faster than ours, which form weight
-    gradients once; oneDNN's LSTM is the fastest in float32, and in bfloat16 up to some 512 units,
-    for multiples of 32.
+    On a processor the library's loops for Elman and GRU are slower than those written by hand;
+    oneDNN's LSTM is the fastest in float32, and in bfloat16 up to some 512 units, for multiples of
+    32.
     """
     if isinstance(cell, LinearCell):
         return "scan"
     training, on_cpu = torch.is_grad_enabled(), device.type == "cpu"
+    by_hand = type(cell) in CLOSED
     if not vendor.has_kernel(cell):
-        return "deferred" if training else "reference"
-    if on_cpu and training and type(cell) is not LSTM:
-        return "deferred"
+        return ("closed" if by_hand else "deferred") if training else "reference"
+    if on_cpu and training and by_hand:
+        return "closed"
     H = cell.hidden_size
     if on_cpu and type(cell) is LSTM and dtype == torch.bfloat16 and (H > 512 or H % 32):
         return "closed"
@@ -133,5 +144,9 @@ LOOPS: dict[str, Runner] = {
 }
 """From what ``project`` gives to h(t)."""
 
-WHOLE: dict[str, Runner] = {"closed": run_closed_lstm, "vendor": vendor.run_vendor}
-"""From the inputs to the outputs."""
+CLOSED: dict[type[Cell], Runner] = {
+    Elman: run_closed_elman,
+    GRU: run_closed_gru,
+    GRUCho2014: run_closed_gru_cho2014,
+}
+"""The same by hand, of the cells that have one; the LSTM's begins with the inputs."""
