@@ -162,7 +162,8 @@ class ModelConfig:
             require_range("model", name, getattr(self, name), 0.0, 1.0, open_high=True)
         self._check_options()
         self._check_learned()
-        if self.coverage and (self.attention != "additive" or self.look_up == "after"):
+        at_every_step = self.look_up in ("feeding", "before", "between")
+        if self.coverage and not (self.attention == "additive" and at_every_step):
             raise UsageError(
                 "model.coverage: what was looked at before is a part of additive attention at "
                 "every step; use attention = 'additive' and look_up = 'feeding', 'before' or "

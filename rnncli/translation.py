@@ -124,9 +124,10 @@ class SearchOptions:
         )
 
     def longest(self, source: int, prefix: int) -> int:
-        """How many tokens may follow a beginning of ``prefix`` tokens; source: its length."""
+        """How many tokens, the end among them, may follow a beginning of ``prefix`` tokens; source:
+        its length."""
         relative = int(self.max_ratio * source) + self.max_extra - prefix
-        return min(max(relative, self.min_new_tokens, 1), self.max_new_tokens)
+        return min(max(relative, self.min_new_tokens + 1), self.max_new_tokens)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rnncli.cli.console import note
 from rnncli.cli.streams import LineReader
+from rnncli.text.protocol import without_surrogates
 
 if TYPE_CHECKING:
     from rnncli.translation import Translated
@@ -108,7 +109,7 @@ def _json(request: Request, found: Sequence[Translated]) -> Iterator[str]:
 
 def _plain(one: Translated) -> dict[str, object]:
     values: dict[str, object] = {
-        "text": one.text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+        "text": _spelled(one.text),
         "logprob": _rounded(one.logprob),
         "score": _rounded(one.score),
         "tokens": list(one.pieces),
@@ -118,6 +119,15 @@ def _plain(one: Translated) -> dict[str, object]:
     if one.alignment is not None:
         values["alignment"] = [list(pair) for pair in one.alignment]
     return values
+
+
+def _spelled(text: str) -> str:
+    """``text`` without lone surrogates: those that stand for bytes as what the bytes spell, others
+    (of a prefix in JSON) as U+FFFD."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:
+        return without_surrogates(text)
 
 
 def _rounded(value: float) -> float:

@@ -121,12 +121,12 @@ def search(
             counted = ends[:, :K] & (taken.sums[:, :K] > NEVER)
             for source, rank in counted.nonzero().tolist():
                 done[live[source]].append(beam.hypothesis(taken, source, rank, options, True))
-            taken = taken.without(ends, K)
-            best = taken.sums[:, 0].tolist()
-            if any(map(math.isnan, best)):
+            if bool(taken.sums[:, 0].isnan().any()):
                 raise DataError(
                     "the model's probabilities are not numbers; its weights are damaged"
                 )
+            taken = taken.without(ends, K)
+            best = taken.sums[:, 0].tolist()
             if count == options.max_new_tokens:
                 for source, rank in (taken.sums > NEVER).nonzero().tolist():
                     done[live[source]].append(beam.hypothesis(taken, source, rank, options, False))

@@ -92,6 +92,8 @@ class _Int8:
             self.packed = torch.ops.quantized.linear_prepack(rows, None)
         self.multiply = torch.ops.quantized.linear_dynamic.default
         self.bias = bias
+        self._range = torch.zeros(2, weight.shape[1])
+        self._range[0, 0], self._range[1, 0] = 1.0, -1.0
         # Without VNNI's 32-bit sums, pairs of 8-bit products overflow unless vectors have 7 bits.
         self.reduce_range = not torch.cpu._is_vnni_supported()
 
@@ -99,5 +101,9 @@ class _Int8:
         return self.add(self.bias, v)
 
     def add(self, total: Tensor, v: Tensor) -> Tensor:
-        product: Tensor = self.multiply(v, self.packed, self.reduce_range)
-        return product.add_(total)
+        # torch takes one scale for all rows, so that each would depend on the others. All rows are
+        # brought to a largest component of 1, and two more say that this is the range.
+        scales = v.abs().amax(1, keepdim=True).clamp_min_(1e-30)
+        rows = torch.cat([v / scales, self._range])
+        product: Tensor = self.multiply(rows, self.packed, self.reduce_range)[:-2]
+        return torch.addcmul(total, product, scales)

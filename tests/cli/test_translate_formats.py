@@ -89,6 +89,16 @@ def test_json_input_passes_other_fields_on(translate: Run, folder: Path, tmp_pat
         translate(folder, requests, "--json-input", "--on-bad-input", "error")
 
 
+def test_half_a_character_costs_no_other_line(translate: Run, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "requests.jsonl"
+    path.write_text(
+        '{"source": "the cat", "prefix": "\\ud800"}\n{"source": "\\udfff", "id": "\\ud800"}\n'
+    )
+    one, _ = objects(translate(folder, path, "--json-input", "--json"))
+    assert one["translations"][0]["text"].startswith("\ufffd")
+    assert translate(folder, path, "--json-input").count("\n") == 2
+
+
 def test_text_that_looks_like_json_is_text(translate: Run, folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_text('{"source": "the cat"}\n')

@@ -205,8 +205,9 @@ def test_probabilities_that_are_none_are_an_error() -> None:
     chain = Chain(3)
     chain.table[:] = float("nan")
     for beam_size in (1, 2):
-        with pytest.raises(DataError, match="weights are damaged"):
-            search(chain, BeamOptions(beam_size, 4, end_id=1))
+        for end_id in (0, 1):
+            with pytest.raises(DataError, match="weights are damaged"):
+                search(chain, BeamOptions(beam_size, 4, end_id=end_id))
 
 
 def test_length_penalty_prefers_longer_hypotheses() -> None:

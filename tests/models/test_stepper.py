@@ -124,6 +124,25 @@ def test_smaller_weights_are_near(cell: str, precision: str, least: float, most:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("inputs", [1, 40])
+def test_a_row_is_the_same_beside_any_others(precision: str, inputs: int) -> None:
+    torch.manual_seed(0)
+    try:
+        packed = pack(torch.randn(24, inputs), torch.randn(24), precision)
+    except UsageError:
+        pytest.skip(f"this processor has no {precision} product")
+    rows = torch.randn(7, inputs) * torch.logspace(-3, 3, 7).unsqueeze(1)
+    rows[3] = 0.0
+    together, total = packed(rows), torch.randn(7, 24)
+    added = packed.add(total, rows)
+    for k in range(len(rows)):
+        one = slice(k, k + 1)
+        near = {"rtol": 1e-5, "atol": 1e-6 + 1e-5 * float(rows[k].abs().max())}
+        torch.testing.assert_close(packed(rows[one]), together[one], **near)
+        torch.testing.assert_close(packed.add(total[one], rows[one]), added[one], **near)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_steps_leave_earlier_states_alone(precision: str) -> None:
     try:
         prepared = prepare_stepper(make(), precision)

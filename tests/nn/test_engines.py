@@ -148,6 +148,27 @@ def test_the_engine_chosen_on_a_processor(
         assert fastest(cell, dtype, torch.device("cpu")) == expected
 
 
+@pytest.mark.parametrize(("T", "B"), [(1, 1), (5, 1), (1, 3), (70, 1), (3, 2)])
+@pytest.mark.parametrize("kind", ["lstm", "gru", "elman-tanh"])
+def test_no_switch_of_the_whole_process_is_touched(
+    kind: str, T: int, B: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches are translated by several threads at once, and training goes on afterwards."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(torch._C, "_set_mkldnn_enabled", refuse)
+    cell = make(kind).float()
+    x, state = random_input(cell, T, B)
+    for training in (False, True):
+        with torch.set_grad_enabled(training):
+            run(
+                cell, x.float(), tuple(s.float() for s in state), cell.step_weights(),
+                engine="auto", dtype=torch.float32,
+            )  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_engine_that_a_cell_lacks_is_refused_by_name(kind: str) -> None:
     cell = make(kind)

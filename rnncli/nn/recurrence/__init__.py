@@ -53,6 +53,8 @@ def run(
     """
     if engine == "auto":
         engine = fastest(cell, dtype, x.device)
+        if engine == "vendor" and not vendor.pays(x):
+            engine = "deferred" if torch.is_grad_enabled() else "reference"
     if engine == "vendor":
         return vendor.run_vendor(cell, x, state, weights, dtype)
     if engine == "closed" and type(cell) is LSTM:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,6 +25,13 @@ def has_kernel(cell: Cell) -> bool:
     return type(cell) in (LSTM, GRU)
 
 
+def pays(x: Tensor) -> bool:
+    """Whether x (T, B, I) is enough for a kernel: on a CPU each call packs the weights anew, which
+    is a loss for few rows."""
+    T, B = x.shape[:2]
+    return x.device.type != "cpu" or T >= _MANY_STEPS or (T > 1 and B > 1)
+
+
 def run_vendor(
     cell: Cell, x: Tensor, state: CellState, weights: Mapping[str, Tensor], dtype: torch.dtype
 ) -> tuple[Tensor, CellState]:
@@ -38,28 +44,15 @@ def run_vendor(
     parts = [s.to(dtype).contiguous().unsqueeze(0) for s in state]
     x = x.to(dtype)
     options = (True, 1, 0.0, torch.is_grad_enabled(), False, False)
-    # oneDNN packs the weights anew in every call: a loss for few rows.
-    small = x.device.type == "cpu" and (len(x) == 1 or (x.shape[1] == 1 and len(x) < _MANY_STEPS))
     VF: Any = torch._VF
-    with _without_onednn() if small else nullcontext():
-        if isinstance(cell, LSTM):
-            y, h, c = VF.lstm(x, tuple(parts), flat, *options)
-            last: tuple[Tensor, ...] = (h, c)
-        elif isinstance(cell, GRU):
-            y, h = VF.gru(x, parts[0], flat, *options)
-            last = (h,)
-        else:
-            kernel = VF.rnn_relu if getattr(cell, "nonlinearity", "") == "relu" else VF.rnn_tanh
-            y, h = kernel(x, parts[0], flat, *options)
-            last = (h,)
+    if isinstance(cell, LSTM):
+        y, h, c = VF.lstm(x, tuple(parts), flat, *options)
+        last: tuple[Tensor, ...] = (h, c)
+    elif isinstance(cell, GRU):
+        y, h = VF.gru(x, parts[0], flat, *options)
+        last = (h,)
+    else:
+        kernel = VF.rnn_relu if getattr(cell, "nonlinearity", "") == "relu" else VF.rnn_tanh
+        y, h = kernel(x, parts[0], flat, *options)
+        last = (h,)
     return y, tuple(s.squeeze(0).to(like) for s in last)
-
-
-@contextmanager
-def _without_onednn() -> Iterator[None]:
-    before = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
-    try:
-        yield
-    finally:
-        torch._C._set_mkldnn_enabled(before)
