@@ -21,11 +21,14 @@ from rnncli.nn.attention import Attention, fresh
 from rnncli.nn.attentive_cell import AttentiveCell, second_cell
 from rnncli.nn.bridge import Bridge
 from rnncli.nn.cells import Cell, make_cell
+from rnncli.nn.cells.gru import GRUCho2014
 from rnncli.nn.dropout import dropout
 from rnncli.nn.embedding import Embedding
+from rnncli.nn.layered_cell import LayeredCell
 from rnncli.nn.softmax import SampledVocabulary, Softmax
 from rnncli.nn.stack import Run, Stack
 from rnncli.nn.state import State
+from rnncli.nn.summary_cell import SummaryGRU
 from rnncli.sections import ModelConfig, RegularizationConfig
 
 StepOfStack = Callable[[Tensor, State], tuple[Tensor, State]]
@@ -42,14 +45,14 @@ class EncoderDecoder(nn.Module):
     first layer, and the layers above read [h(t); c(t)] (the stack of Wu et al. 2016, sec. 3, with
     the context of the same step); no layer waits for attention, so that all steps are run at once.
     With another ``look_up`` attention is part of the decoder's first layer
-    (``rnncli.nn.attentive_cell``). Without attention, ``context`` every-step is the decoder of Cho
-    et al. 2014 (app. A): c = tanh(V h(S)), h of the encoder's last layer, is read at every step
-    beside y(t-1), and by the output layer. ``readout`` maxout: what
-    the softmax reads is the greater of each two units of W_c [c; h; y(t-1)] (there, and Bahdanau et
-    al. 2015), not a tanh of W_c [c; h]. ``tied``: the target's embedding and the output matrix are
-    one; the source's is, too, by ``shared_embedding``. The encoder may read both ways, the decoder
-    cannot. Follows the step contract (``start``, ``step``). Raises UsageError for a configuration
-    it cannot have.
+    (``rnncli.nn.attentive_cell``), with feeding it follows the last one. Without attention,
+    ``context`` every-step is the decoder of Cho et al. 2014 (app. A): c = tanh(V h(S)), h of the
+    encoder's last layer, is read at every step beside y(t-1) (by ``SummaryGRU`` in place of the
+    unit of Cho et al.), and by the output layer. ``readout`` maxout: what the softmax reads is the
+    greater of each two units of W_c [c; h; y(t-1)] (there, and Bahdanau et al. 2015), not a tanh of
+    W_c [c; h]. ``tied``: the target's embedding and the output matrix are one; the source's is,
+    too, by ``shared_embedding``. The encoder may read both ways, the decoder cannot. Follows the
+    step contract (``start``, ``step``). Raises UsageError for a configuration it cannot have.
     """
 
     def __init__(
@@ -95,6 +98,9 @@ class EncoderDecoder(nn.Module):
             upper = replace(after_source, layers=config.layers - 1)
             after_source = replace(after_source, layers=1)
         self.decoder = Stack(after_source, E + C)
+        if C and type(self.decoder.cells[0]) is GRUCho2014:
+            size = after_source.layer_sizes()[0]
+            self.decoder.cells[0] = SummaryGRU(after_source, {}, E, size, C)
         H = self.decoder.output_size
         self.attention: Attention | None = None
         self.W_c: nn.Parameter | None = None
@@ -113,7 +119,8 @@ class EncoderDecoder(nn.Module):
             self.W_c = fresh(2 * readout, C + H + E)
         elif C or readout != H:
             self.W_c = fresh(readout, C + H)
-        self.bridges = Bridge(config.bridge, self.encoder, self._decoder_cells())
+        summary_size = 0 if self.V is None else C
+        self.bridges = Bridge(config.bridge, self.encoder, self._decoder_cells(), summary_size)
         self.output = Softmax(config, readout, vocab_size)
         fixed = [side.embedding_is_fixed for side in (config.encoder_side(), config.sides()[0])]
         if shared:
@@ -126,8 +133,17 @@ class EncoderDecoder(nn.Module):
     def _make_attentive(
         self, config: ModelConfig, layers: ModelConfig, memory_size: int
     ) -> AttentiveCell:
-        """The decoder's first layer with attention in it; takes the layer's place in the stack."""
+        """The decoder's first layer with attention in it, of ``feeding`` all layers with attention
+        above the last; takes their place in the stack."""
         cell = self.decoder.layers[0]
+        if config.look_up == "feeding" and len(self.decoder.cells) > 1:
+            if config.residual != "none":
+                raise UsageError(
+                    "model.residual: with look_up = 'feeding' all layers of the decoder are one "
+                    "step, and nothing leads past them; use residual = 'none', or look_up = 'after'"
+                )
+            cell = LayeredCell(self.decoder.layers)
+            self.decoder.cells, self.decoder.backward_cells = nn.ModuleList([cell]), [False]
         attention = Attention(
             config.attention, cell.output_size, memory_size, coverage=config.coverage
         )
@@ -143,7 +159,10 @@ class EncoderDecoder(nn.Module):
         cells = self.decoder.layers
         if self.upper is not None:
             return [*cells, *self.upper.layers]
-        return cells if self.attentive is None else [self.attentive.cell, *cells[1:]]
+        if self.attentive is None:
+            return cells
+        inner = self.attentive.cell
+        return [*(inner.layers if isinstance(inner, LayeredCell) else [inner]), *cells[1:]]
 
     @property
     def target_embedding(self) -> Embedding:
@@ -166,18 +185,23 @@ class EncoderDecoder(nn.Module):
         start = self.encoder.start(source.shape[1])
         outputs, last = self.encoder(x, start, run_as, rates)
         memory = outputs.to(self.source_embedding.weight.dtype).transpose(0, 1)
-        layers = self.bridges(last, memory)
+        c: Tensor | None = None
+        if self.V is not None:
+            c = torch.tanh(F.linear(self._last_outputs(outputs), self.V))
+        layers = self.bridges(last, memory, c)
         if rates is not None and rates.dropout:
             memory = F.dropout(memory, rates.dropout)
         if self.attention is not None:
             return DecoderState(layers, memory, self.attention.keys(memory))
         nothing = memory[:, :, :0]
-        if self.V is not None:
-            c = torch.tanh(F.linear(self._last_outputs(outputs), self.V))
+        if c is not None:
             return DecoderState(layers, c.unsqueeze(1), nothing)
         if self.attentive is not None:
-            first = self.attentive.first_state(layers.layers[0], memory)
-            layers = State((first, *layers.layers[1:]))
+            first, others = layers.layers[0], layers.layers[1:]
+            if isinstance(self.attentive.cell, LayeredCell):
+                rate = rates.dropout if rates else 0.0
+                first, others = self.attentive.cell.first_state(layers.layers, rate), ()
+            layers = State((self.attentive.first_state(first, memory), *others))
             return DecoderState(layers, memory, self.attentive.attention.keys(memory))
         return DecoderState(layers, nothing, nothing)
 

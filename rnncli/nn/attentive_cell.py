@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from rnncli.errors import UsageError
 from rnncli.nn.attention import Attention, fresh
-from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.cells.base import RANGES, Cell, Product, Range
 from rnncli.nn.cells.wrapper import Wrapper
+from rnncli.nn.layered_cell import LayeredCell
 from rnncli.nn.state import CellState
 
 
@@ -20,9 +21,10 @@ class AttentiveCell(Wrapper):
     """A cell, an attention and a layer that joins the two, h~(t) = tanh(W_c [c(t); h(t)]).
 
     feeding: h(t) = cell([y(t); h~(t-1)], h(t-1)), c(t) looked up by h(t) (Luong et al. 2015, sec.
-    3.3, input feeding). before: c(t) looked up by h(t-1), h(t) = cell([y(t); c(t)], h(t-1))
-    (Bahdanau et al. 2015, app. A.2.2). between: s(t) = cell(y(t), h(t-1)), c(t) looked up by s(t),
-    h(t) = second cell (c(t), s(t)) (the conditional unit of Nematus, Sennrich et al. 2017).
+    3.3, input feeding), the cell perhaps of several layers. before: c(t) looked up by h(t-1), h(t)
+    = cell([y(t); c(t)], h(t-1)) (Bahdanau et al. 2015, app. A.2.2). between: s(t) = cell(y(t),
+    h(t-1)), c(t) looked up by s(t), h(t) = second cell (c(t), s(t)) (the conditional unit of
+    Nematus, Sennrich et al. 2017).
 
     The state is h~, that of the cell, of an attention with coverage the sum of its weights so far
     (B, S), and what never changes: the annotations (N, S, M) and their keys (N, S, K) of the N
@@ -50,7 +52,8 @@ class AttentiveCell(Wrapper):
         self.attention, self.look_up, self.second = attention, look_up, second
         self.W_c = fresh(H, memory_size + H)
         if look_up != "between":
-            self.W_f = fresh(len(cell.a), H if look_up == "feeding" else memory_size)
+            reads = cell.layers[0] if isinstance(cell, LayeredCell) else cell
+            self.W_f = fresh(len(reads.a), H if look_up == "feeding" else memory_size)
 
     @property
     def part_kinds(self) -> tuple[str, ...]:
@@ -60,6 +63,10 @@ class AttentiveCell(Wrapper):
     @property
     def emits_h(self) -> bool:
         return True
+
+    @property
+    def h_range(self) -> Range | None:
+        return RANGES["tanh"]
 
     def first_state(self, state: CellState, memory: Tensor) -> CellState:
         """``state``: the cell's own, parts of (B, H); memory: (B, S, M) -> the state without what

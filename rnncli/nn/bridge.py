@@ -18,18 +18,20 @@ _BRIDGED = ("hidden", "cell")
 
 class Bridge(nn.ModuleList):
     """zero: the decoder starts from zeros; last: from the encoder's last state as it is; linear:
-    from a tanh layer on that state (Cho et al. 2014, sec. 2.2); mean: on the mean annotation
-    (Sennrich et al. 2017). The tanh layers are one for each part of the first state, layer by
-    layer, as ``nn.Linear``.
+    from a tanh layer on that state, or where there is a summary c on that (tanh(V' c), Cho et al.
+    2014, app. A.1.2); mean: on the mean annotation (Sennrich et al. 2017). The tanh layers are one
+    for each part of the first state, layer by layer, as ``nn.Linear``.
 
     A decoder's layer starts from the encoder's layer at the same distance from the top, or from the
     first; a part of its state from the part of the same kind there, or, where there is none, as
     between an LSTM and a GRU, from h.
     """
 
-    def __init__(self, kind: str, encoder: Stack, decoder: Sequence[Cell]) -> None:
-        """``decoder``: its cells, first layer first. Raises UsageError for a bridge that cannot
-        lead from the one to the other."""
+    def __init__(
+        self, kind: str, encoder: Stack, decoder: Sequence[Cell], summary_size: int = 0
+    ) -> None:
+        """``decoder``: its cells, first layer first; ``summary_size``: of c, 0 for none. Raises
+        UsageError for a bridge that cannot lead from the one to the other."""
         super().__init__()
         self.kind = kind
         self._sizes = [cell.state_sizes for cell in decoder]
@@ -45,13 +47,15 @@ class Bridge(nn.ModuleList):
         for cell, parts, sources in zip(decoder, self._bridged, self._sources, strict=True):
             for part in parts:
                 inputs = encoder.output_size
-                if kind == "linear":
+                if kind == "linear" and summary_size:
+                    inputs = summary_size
+                elif kind == "linear":
                     inputs = sum(encoder.layers[n].state_sizes[p] for n, p in sources[part])
                 self.append(nn.Linear(inputs, cell.state_sizes[part]))
 
-    def forward(self, last: State, memory: Tensor) -> State:
-        """last: the encoder's last state; memory: (B, S, M) its outputs -> the state before the
-        decoder's first step, parts of (B, H)."""
+    def forward(self, last: State, memory: Tensor, summary: Tensor | None = None) -> State:
+        """last: the encoder's last state; memory: (B, S, M) its outputs; summary: (B, C), where
+        there is one -> the state before the decoder's first step, parts of (B, H)."""
         if self.kind == "last":
             return last
         maps, B = iter(self), len(memory)
@@ -60,7 +64,9 @@ class Bridge(nn.ModuleList):
             parts = [memory.new_zeros(B, size) for size in sizes]
             for part in bridged if len(self) else ():
                 v = memory.mean(1)
-                if self.kind == "linear":
+                if self.kind == "linear" and summary is not None:
+                    v = summary
+                elif self.kind == "linear":
                     v = torch.cat([last.layers[n][p] for n, p in sources[part]], dim=1)
                 parts[part] = torch.tanh(next(maps)(v))
             layers.append(tuple(parts))

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from rnncli.errors import UsageError
+from rnncli.models.decoder_state import DecoderState
 from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.models.prepared_decoder import prepare_decoder
 from rnncli.nn.stack import Run
+from rnncli.nn.state import State
 from rnncli.sections import ModelConfig, RegularizationConfig
 
 V, S, T, B = 11, 5, 4, 3
@@ -270,6 +272,44 @@ def test_attention_in_the_decoder_is_the_published_one(look_up: str) -> None:
     torch.testing.assert_close(logits, expected)
 
 
+def test_input_feeding_leads_from_above_the_last_layer_to_the_first() -> None:
+    """Two layers, written out; what leads from the one to the other is multiplied by a mask."""
+    model = make(cell="elman", attention="general", look_up="feeding", bridge="mean")
+    source, inputs, _ = batch()
+    attentive = model.attentive
+    assert attentive is not None
+    lower, upper = attentive.cell.cells
+    with torch.no_grad():
+        _, state = model.step(inputs[0], model.start(source, B))
+        (fed, above, below, mask, *_) = state.layers.layers[0]
+        assert mask.shape == (B, 0)
+        for chosen in (mask, torch.tensor([0.0, 2.0, 2.0, 0.0, 2.0, 2.0]).double().expand(B, 6)):
+            parts = (fed, above, below, chosen)
+            logits, _ = model.step(
+                inputs[1], DecoderState(State((parts,)), state.memory, state.keys)
+            )
+            y = model.target_embedding(inputs[1])
+            read = y @ lower.W_xh.T + fed @ attentive.W_f.T + lower.a
+            first = torch.tanh(read + below @ lower.W_hh.T)
+            read = first * chosen if chosen.shape[1] else first
+            second = torch.tanh(read @ upper.W_xh.T + upper.a + above @ upper.W_hh.T)
+            alpha = torch.softmax((state.keys @ second.unsqueeze(2)).squeeze(2), 1)
+            context = (alpha.unsqueeze(2) * state.memory).sum(1)
+            read = torch.tanh(torch.cat([context, second], 1) @ attentive.W_c.T)
+            torch.testing.assert_close(logits, read @ model.output.W_hy.T + model.output.b)
+
+
+def test_layers_of_a_decoder_that_is_fed_have_dropout_between_them() -> None:
+    model = make(attention="general", look_up="feeding")
+    source, *_ = batch()
+    rates = RegularizationConfig(dropout=0.5, dropout_input=0.0, dropout_output=0.0)
+    state = model.encode(source, RUN, rates)
+    mask = state.layers.layers[0][-1]
+    assert sorted(mask.unique().tolist()) == [0.0, 2.0]
+    with pytest.raises(UsageError, match=r"model\.residual: with look_up = 'feeding'"):
+        make(attention="general", look_up="feeding", residual="add")
+
+
 def test_parts_of_a_state_that_the_encoder_does_not_have_start_from_its_h() -> None:
     """A GRU's h is an LSTM's h and c to begin with, each through a layer of its own."""
     model = make(cell="lstm", encoder_cell="gru", layers=1)
@@ -323,10 +363,16 @@ def test_the_encoder_decoder_of_cho_2014() -> None:
         for x in model.source_embedding(source):
             h = unit(model.encoder.layers[0], x, h)
         c = torch.tanh(h @ model.V.T)
-        h = torch.tanh(model.bridges[0](h))
+        h = torch.tanh(model.bridges[0](c))
+        cell = model.decoder.layers[0]
         for tokens in inputs:
             y = model.target_embedding(tokens)
-            h = unit(model.decoder.layers[0], torch.cat([y, c], 1), h)
+            parts = zip(*((v.chunk(3, 1)) for v in (
+                y @ cell.W_xh.T + cell.a, h @ cell.W_hh.T, c @ cell.C.T,
+            )), strict=True)  # fmt: skip
+            of_r, of_z, (n_y, n_h, n_c) = parts
+            r, z = torch.sigmoid(sum(of_r)), torch.sigmoid(sum(of_z))
+            h = z * h + (1 - z) * torch.tanh(n_y + r * (n_h + n_c))
         both = torch.cat([c, h, y], 1) @ model.W_c.T
         s = torch.maximum(both[:, 0::2], both[:, 1::2])
         expected = s @ model.output.W_hy.T + model.output.b
