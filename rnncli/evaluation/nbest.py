@@ -17,6 +17,8 @@ from rnncli.evaluation.scoring import LineScore, LineScorer
 
 FORMATS = ("auto", "moses", "tsv")
 _BAR = "|||"
+_SPELLED_BAR = "&#124;&#124;&#124;"
+"""How Moses, and ``translate``, write a bar that is text."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def parse(line: str, format: str) -> Hypothesis:
         if len(fields) == 3 and _is_number(fields[2]):  # a score without features
             fields.insert(2, "")
         head, text, features, score, *rest = (*fields, "", "")[: max(4, len(fields))]
+        text = text.replace(_SPELLED_BAR, _BAR)
     else:
         fields = line.split("\t")
         if len(fields) < 2:
@@ -62,7 +65,8 @@ def render(hypothesis: Hypothesis, format: str, log_p: float, combined: float) -
     one = hypothesis
     if format == "moses":
         features = f"{one.features} rnncli= {_fixed(log_p)}".strip()
-        return f" {_BAR} ".join((one.id, one.text, features, _fixed(combined), *one.rest))
+        text = one.text.replace(_BAR, _SPELLED_BAR)
+        return f" {_BAR} ".join((one.id, text, features, _fixed(combined), *one.rest))
     return "\t".join((one.id, one.text, _fixed(combined), *one.rest, _fixed(log_p)))
 
 

@@ -127,3 +127,10 @@ def test_the_best_of_each_id():
     assert [*out, *keep.finish()] == ["b", "d", "e"]
     with pytest.raises(DataError, match="id '1' comes back after another one"):
         keep.push(Rescored("1", 0.0, "f"))
+
+
+def test_a_bar_that_is_text_is_scored_as_one_and_written_as_it_came() -> None:
+    line = "0 ||| a &#124;&#124;&#124; b ||| lm= -1 ||| -2"
+    one = parse(line, "moses")
+    assert one.text == "a ||| b"
+    assert render(one, "moses", -3.0, -2.0).startswith("0 ||| a &#124;&#124;&#124; b ||| lm= -1 ")
