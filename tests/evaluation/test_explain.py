@@ -22,6 +22,7 @@ from rnncli.evaluation.gates import gate_names
 from rnncli.evaluation.scoring import LineScorer
 from rnncli.evaluation.units import FEATURES, Reading, top_units
 from rnncli.loading import Loaded, load_language_model
+from rnncli.nn.stack import Run
 from rnncli.nn.state import CellState
 from tests.helpers import tiny_model
 
@@ -112,6 +113,42 @@ def test_a_unit_is_what_stepping_the_model_gives(kind: str, tmp_path: Path) -> N
             states = stepped(loaded, read)[1:]
             expected = [float(layers[layer][0][0, number]) for layers in states]
             assert one.values == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+EMITTING: dict[str, dict[str, Any]] = {
+    "qrnn": {},
+    "qrnn ifo": {"cell": "qrnn", "pooling": "ifo", "window": 3},
+    "sru": {},
+    "sru zoneout": {"cell": "sru", "zoneout": 0.2},
+    "do-rnn": {"output_size": 5},
+}
+"""Cells whose output is made from the state that they carry."""
+
+
+def emitted(loaded: Loaded, tokens: Sequence[int]) -> np.ndarray[Any, Any]:
+    """What a single layer gives after each token: (T, H)."""
+    model = copy.deepcopy(loaded.model).double()
+    with torch.no_grad():
+        read = torch.tensor(tokens).unsqueeze(1)
+        y, _ = model.hidden(read, model.start(None, 1), Run("deferred", torch.float64))
+    return y[:, 0].numpy()
+
+
+@pytest.mark.parametrize("kind", EMITTING)
+def test_a_unit_is_what_goes_on_to_the_next_layer(kind: str, tmp_path: Path) -> None:
+    loaded = load(tmp_path, kind, layers=1, **EMITTING[kind])
+    for one in flat(explain(loaded, [LINES], unit=Unit(0, 2))):
+        read = [loaded.tokenizer.boundary_id, *one.tokens]
+        assert one.values == pytest.approx(emitted(loaded, read)[1:, 2], rel=1e-9, abs=1e-12)
+        state = of([layers[0] for layers in stepped(loaded, read)], 0, 2)[1:]
+        assert one.values != pytest.approx(state, rel=1e-3), "the state it is made from"
+
+
+def test_units_of_an_output_network(tmp_path: Path) -> None:
+    model = load(tmp_path, "do-rnn", layers=1, output_size=5).model
+    assert parse_unit("1:5", "", model) == Unit(0, 4, "")
+    with pytest.raises(UsageError, match="choices: 1 to 5"):
+        parse_unit("1:6", "", model)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CELLS if kind != "rhn"])
@@ -231,6 +268,23 @@ def test_top_units_are_those_that_correlate(
     sizes = [abs(one.correlation) for one in found]
     assert sizes == sorted(sizes, reverse=True)
     assert top_units(loaded, [], 3) == []
+
+
+def test_top_units_are_units_of_the_output(tmp_path: Path) -> None:
+    """As ``--unit`` shows them, also where the state is another one."""
+    loaded = load(tmp_path, "do-rnn", layers=1, output_size=5)
+    lines = ["the cat sat on the mat", "and the dog ran"]
+    found = top_units(loaded, [lines], 9)
+    assert sorted(one.unit for one in found) == [1, 2, 3, 4, 5]
+    outputs = emitted(loaded, [token for line in lines for token in ids(loaded, line)])
+    reading, features = Reading(), []
+    for char in "".join(line + "\n" for line in lines):
+        reading.read(char)
+        features.append(reading.features())
+    for one in found:
+        followed = np.array(features)[:, FEATURES.index(one.feature)]
+        expected = np.corrcoef(outputs[:, one.unit - 1], followed)[0, 1]
+        assert one.correlation == pytest.approx(expected, rel=1e-6)
 
 
 def test_values_are_independent_of_the_lines_run_together(lstm: Loaded) -> None:

@@ -15,6 +15,7 @@ from rnncli.config import Config
 from rnncli.errors import DataError, FileError, UsageError
 from rnncli.evaluation.gradients import (
     Curve,
+    TrainingNorms,
     gradient_norms,
     look_into,
     matrices,
@@ -24,6 +25,7 @@ from rnncli.evaluation.gradients import (
 )
 from rnncli.evaluation.subjects import Reading, _windows, open_subject
 from rnncli.models.language_model import LanguageModel
+from rnncli.nn.cells import Cell
 from rnncli.nn.recurrence.trace import Trace, run_traced
 from rnncli.nn.stack import Run
 from rnncli.nn.state import State
@@ -31,7 +33,7 @@ from rnncli.runtime import prepare
 from rnncli.sections import ModelConfig
 from rnncli.training.language_modelling import open_task
 from tests.helpers import tiny_model
-from tests.nn.cases import make, random_input, randomize
+from tests.nn.cases import KINDS, make, random_input, randomize
 
 V, H, T = 5, 4, 8
 SLOPES = {
@@ -40,6 +42,12 @@ SLOPES = {
     "relu": lambda h: (h > 0).double(),
 }
 FUNCTIONS = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu}
+WITHOUT_ENDS = {
+    "lstm-projection", "lstm-peephole-all", "dt-rnn-maxout", "dot-rnn-lp", "rhn-uncoupled",
+    "mingru", "minlstm", "qrnn-fo", "qrnn-ifo", "sru", "sru-vectors", "rg-lru",
+}  # fmt: skip
+"""Cells whose h may be anything, or the first part of whose state is no h."""
+
 READING = Reading(steps=12, windows=5, seed=1)
 
 
@@ -111,6 +119,8 @@ def test_what_reads_backward_has_seen_the_last_step_first() -> None:
     assert back.gradient.median[0] > 0
     assert not any(back.gradient.high[1:])
     assert math.isnan(back.gradient_factor)
+    assert there.jacobians is not None
+    assert back.jacobians is None
 
 
 def _fresh(config: Config):
@@ -150,22 +160,61 @@ def test_recurrent_matrices() -> None:
 
 
 def test_saturation() -> None:
-    """A forget gate that is wide open for half of the units, an output gate that is shut."""
+    """A forget gate that is wide open for half of the units, an output gate that is shut, and a
+    candidate that happens to be above 0: far from its lower end, which is -1."""
     cell = make("lstm")
     with torch.no_grad():
         for weight in cell.parameters():
-            weight.mul_(0.05)
+            weight.mul_(0.005)
         cell.a[4:6] = 20.0
+        cell.a[8:12] = 0.04
         cell.a[12:] = -20.0
-    x, state = random_input(cell, 6, 3)
-    _, _, trace = run_traced(
-        cell, x, state, cell.step_weights(), engine="reference", dtype=torch.float64
-    )
-    found = {s.name: (s.low, s.high) for s in saturation(trace)}
+    found = {s.name: (s.low, s.high) for s in saturation(_traced(cell, 6, 3))}
     assert list(found) == ["h", "input", "forget", "candidate", "output"]
     assert found["forget"] == (0.0, 0.5)
     assert found["output"] == (1.0, 0.0)
     assert found["input"] == found["candidate"] == found["h"] == (0.0, 0.0)
+
+
+def _traced(cell: Cell, steps: int, rows: int) -> Trace:
+    """From a zero state."""
+    x, _ = random_input(cell, steps, rows)
+    state, weights = cell.zero_state(rows), cell.step_weights()
+    return run_traced(cell, x, state, weights, engine="reference", dtype=torch.float64)[2]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saturation_of_h_where_it_has_ends(kind: str) -> None:
+    """With large weights h comes close to the ends that its cell names, and never leaves them."""
+    cell = make(kind)
+    with torch.no_grad():
+        for weight in cell.parameters():
+            weight.mul_(4.0)
+    trace = _traced(cell, 20, 16)
+    h, ends = torch.stack([state[0] for state in trace.states[1:]]), cell.h_range
+    rows = {s.name: s for s in saturation(trace)}
+    assert (ends is None) == (kind in WITHOUT_ENDS) == ("h" not in rows)
+    if ends is not None:
+        low, high = ends
+        assert low <= float(h.min()) < low + 0.5
+        if math.isinf(high):
+            assert float(h.max()) > 1
+            assert rows["h"].low == pytest.approx(float((h == 0).double().mean()))
+            assert rows["h"].high is None
+        else:
+            assert high - 0.5 < float(h.max()) <= high
+            assert rows["h"].low == pytest.approx(float((h < low + 0.05).double().mean()))
+            assert rows["h"].high == pytest.approx(float((h > 0.95).double().mean()))
+
+
+def test_what_is_carried_has_its_name(tmp_path: Path) -> None:
+    for cell, more, parts in (
+        ("lstm", {}, "h, c"), ("qrnn", {}, "c, input"), ("qrnn", {"pooling": "f"}, "h, input"),
+        ("sru", {"zoneout": 0.1}, "c"), ("mingru", {}, "h"), ("do-rnn", {}, "h"),
+    ):  # fmt: skip
+        path = tiny_model(tmp_path / "run", cell=cell, layers=1, hidden_size=3, **more)
+        (layer,) = look_into(open_subject(str(path), None, Reading(4, 1, 1))).layers
+        assert layer.state == parts, cell
 
 
 def test_windows_are_spread_over_the_text() -> None:
@@ -279,7 +328,14 @@ def test_norms_of_a_run(tmp_path: Path) -> None:
     ]
     path.write_text("".join(json.dumps(e) + "\n" for e in events) + '{"event": "Step')
     found = read_training_norms(path, 1.0)
-    assert (found.steps, found.norms, found.clip_norm) == ([10, 30], [0.5, 2.5], 1.0)
+    assert found == TrainingNorms([10, 30], [0.5, 2.5], [0.5, 2.5], 2, 1, 1.0)
+    assert read_training_norms(path, 0.0).clipped_steps == 0
+    # A version that counts every step has gone on with the run.
+    more = {"steps": 15, "largest_gradient_norm": 7.0, "clipped_steps": 4}
+    with path.open("a") as file:
+        file.write("\n" + json.dumps({**events[0], "step": 45, **more}) + "\n")
+    found = read_training_norms(path, 1.0)
+    assert found == TrainingNorms([10, 30, 45], [0.5, 2.5, 0.5], [0.5, 2.5, 7.0], 17, 5, 1.0)
 
 
 def test_the_state_is_left_as_it_was_for_the_model() -> None:
