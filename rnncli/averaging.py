@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,21 +16,25 @@ from rnncli.errors import UsageError
 def average_models(paths: Sequence[Path], out: Path) -> Path:
     """Write the mean of the models in ``paths`` to the file ``out``; returns it.
 
-    Sums are taken in float64. Raises UsageError for models that are not of one kind, FileError and
-    ModelError as ``read_model`` does.
+    Sums are taken in float64. The longest source is the longest of all, if each tells its own.
+    Raises UsageError for models that are not of one kind, FileError and ModelError as
+    ``read_model`` does.
     """
     first = read_model(paths[0])
     sums = {name: weight.to(torch.float64) for name, weight in first.weights.items()}
-    digests = [first.header.weights_sha256]
+    headers = [first.header]
     for path in paths[1:]:
         other = read_model(path)
         _require_alike(first, other, paths[0], path)
         for name, weight in other.weights.items():
             sums[name] += weight
-        digests.append(other.header.weights_sha256)
+        headers.append(other.header)
     means: dict[str, Tensor] = {
         name: (total / len(paths)).to(first.weights[name].dtype) for name, total in sums.items()
     }
+    provenance: dict[str, Any] = {"average_of": [header.weights_sha256 for header in headers]}
+    if all(header.longest_source for header in headers):
+        provenance["longest_source"] = max(header.longest_source for header in headers)
     write_model(
         out,
         config=first.config,
@@ -37,7 +42,7 @@ def average_models(paths: Sequence[Path], out: Path) -> Path:
         source_tokenizer=first.source_tokenizer,
         weights=means,
         scores={},
-        provenance={"average_of": digests},
+        provenance=provenance,
     )
     return out
 

@@ -64,6 +64,12 @@ class Header:
     weights_sha256: str
     bytes: int
 
+    @property
+    def longest_source(self) -> int:
+        """Tokens of the longest source that a model of translation has learned from, 0 where its
+        file does not say."""
+        return int(self.provenance.get("longest_source", 0))
+
 
 @dataclass(frozen=True)
 class SavedModel:

@@ -169,6 +169,12 @@ class Config:
                 "regularization.omega: zoneout draws anew whenever a step is run; use "
                 "model.zoneout = 0 and model.zoneout_cell = 0, or omega = 0"
             )
+        if self.training.accumulate > 1:
+            raise UsageError(
+                "regularization.omega: its gradient is added to that of each piece as it is, and "
+                f"training.accumulate = {self.training.accumulate} weighs pieces by their tokens; "
+                "use training.accumulate = 1, or omega = 0"
+            )
 
     # -- to and from plain values ------------------------------------------------------------
 

@@ -206,7 +206,8 @@ class TrainingConfig:
     training on so many drawn translations of each source (0: by likelihood), and ``risk_sharpness``
     is its alpha (``rnncli.training.risk``). ``start_from``: a model, or a run's folder, whose
     weights are the first ones; None: fresh weights. The best model is the one of the lowest
-    validation ``loss``, or of the best of the other scores that a task has (``best_by``)."""
+    validation ``loss``, or of the best of the other scores that a task has (``best_by``); the
+    models of the last ``keep_models`` validations stay beside it (0: none)."""
 
     epochs: int = 10
     max_steps: int = 0
@@ -225,6 +226,7 @@ class TrainingConfig:
     valid_every_steps: int = 0
     patience: int = 0
     best_by: str = "loss"
+    keep_models: int = 0
     save_every_seconds: float = 60.0
     threads: int = 0
     device: str = "auto"
@@ -243,8 +245,8 @@ class TrainingConfig:
         require_range("training", "sampled_fraction", self.sampled_fraction, 0.0, 1.0)
         require_range("training", "risk_sharpness", self.risk_sharpness, 0.0)
         for name in ("epochs", "max_steps", "max_seconds", "sampled_softmax", "batch_tokens",
-                     "risk_candidates", "valid_every_steps", "patience", "save_every_seconds",
-                     "threads"):  # fmt: skip
+                     "risk_candidates", "valid_every_steps", "patience", "keep_models",
+                     "save_every_seconds", "threads"):  # fmt: skip
             require_range("training", name, getattr(self, name), 0)
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from rnncli.averaging import average_models
-from rnncli.checkpoint import read_model
+from rnncli.checkpoint import read_header, read_model
 from rnncli.errors import UsageError
 from tests.helpers import run_cli, tiny_model
+from tests.translators import write_translator
 
 
 def test_every_weight_is_the_mean(tmp_path: Path) -> None:
@@ -24,6 +25,19 @@ def test_every_weight_is_the_mean(tmp_path: Path) -> None:
         assert weight.dim() == 1 or not torch.equal(weight, each[0].weights[name])
     digests = [one.header.weights_sha256 for one in each]
     assert mean.header.provenance["average_of"] == digests
+
+
+def test_the_longest_source_is_that_of_all(tmp_path: Path) -> None:
+    """Where each model's file tells it."""
+    folders = []
+    for name, longest in (("a", 5), ("b", 9), ("c", 0)):
+        folders.append(tmp_path / name)
+        provenance = {"longest_source": longest} if longest else {}
+        write_translator(folders[-1], "word", provenance=provenance)
+    for models, longest in ((folders[:2], 9), (folders, 0)):
+        header = read_header(average_models(models, tmp_path / "mean.safetensors"))
+        assert header.longest_source == longest
+        assert ("longest_source" in header.provenance) == bool(longest)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,9 @@ def _config(config: dict[str, Any]) -> ModelConfig:
     return ModelConfig(**{**usual, **config})
 
 
-def write_translator(folder: Path, kind: str, seed: int = 0, **config: Any) -> Path:
+def write_translator(
+    folder: Path, kind: str, seed: int = 0, provenance: dict[str, Any] | None = None, **config: Any
+) -> Path:
     """Such a model as a run's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = tokenizer_of(kind)
@@ -56,6 +58,6 @@ def write_translator(folder: Path, kind: str, seed: int = 0, **config: Any) -> P
         tokenizer=tokenizer,
         weights=network(tokenizer, seed, **config).state_dict(),
         scores={},
-        provenance={},
+        provenance=provenance or {},
     )
     return folder

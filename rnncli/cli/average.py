@@ -11,7 +11,7 @@ from rnncli.cli.console import note
 from rnncli.errors import UsageError
 
 EXAMPLES = """
-rnncli average run run --out average.safetensors
+rnncli average run/model-*.safetensors --out average.safetensors
 """
 
 
@@ -27,8 +27,8 @@ def average(
 ) -> None:
     """Write a model whose weights are the mean of those of several models.
 
-    They must have one configuration and one vocabulary: models kept at different times of a run, or
-    runs that began from the same weights.
+    They must have one configuration and one vocabulary: those of the last validations of a run,
+    which train keeps with --set training.keep_models=N, or runs that began from the same weights.
     """
     if not models:
         raise UsageError("Missing argument 'MODEL': two or more models' files or runs' folders")

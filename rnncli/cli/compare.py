@@ -110,7 +110,7 @@ def compare(
     if "-" in (corpus or ()):
         raise UsageError("compare reads the text once a run, and standard input only once: a file")
 
-    from rnncli.training.compare import make_rows, plan_runs, settle
+    from rnncli.training.compare import make_rows, plan_runs, settle, with_one_precision
 
     if cells is not None:
         if presets or configs:
@@ -118,6 +118,7 @@ def compare(
         candidates = _cells(fixed, cells, out, keep=not dry_run)
     else:
         candidates = _configurations(fixed, presets or [], configs or [])
+    candidates = with_one_precision(candidates, out)
     settled = settle(candidates, equal or ("parameters" if cells else "none"))
     outcomes = [] if dry_run else list(_run_all(plan_runs(settled, seeds, out)))
     rows = make_rows(settled, outcomes)
@@ -125,7 +126,8 @@ def compare(
         for row in rows:
             print_json(row.to_dict())
     else:
-        print_columns(_columns(rows), [_cells_of(row) for row in rows])
+        success = any(not math.isnan(row.mean("success")) for row in rows)
+        print_columns(_columns(rows, success), [_cells_of(row, success) for row in rows])
     if outcomes and all(outcome.failure for _, outcome in outcomes):
         raise RnncliError("no run came to its end")
 
@@ -137,7 +139,7 @@ def _cells(fixed: dict[str, Any], cells: str, out: Path, *, keep: bool) -> list[
     items = [item.strip() for item in cells.split(",")]
     if not (out / BASE_FILE).exists():
         require_text(fixed.get("task", "lm"), fixed.get("data.train", ()))
-    base, reasons = base_config(fixed, items[0], out)
+    base, reasons = base_config(fixed, items, out)
     require_rules(fixed, vars(base))
     for text in reasons:
         note(text)
@@ -151,6 +153,7 @@ def _configurations(
     fixed: dict[str, Any], presets: list[str], configs: list[Path]
 ) -> list[Candidate]:
     """Zoo entries, then files, each by its name."""
+    from rnncli.training.comparable import require_comparable
     from rnncli.training.compare import Candidate
     from rnncli.zoo import load_entry
 
@@ -162,6 +165,7 @@ def _configurations(
     for candidate in candidates:
         data = candidate.config.data
         require_text(candidate.config.task, (*data.train, *data.source))
+    require_comparable(candidates)
     return candidates
 
 
@@ -189,13 +193,15 @@ def _run_all(runs: list[Run]) -> Iterator[tuple[Run, Outcome]]:
         raise stopped_during(current) from None
 
 
-def _columns(rows: list[Row]) -> tuple[str, ...]:
+def _columns(rows: list[Row], success: bool) -> tuple[str, ...]:
+    """``success``: whether a synthetic task's has a column."""
     score = next((row.score_name for row in rows if row.finished), "perplexity")
     score = score.replace("_", " ")
-    return ("cell", "hidden", "parameters", f"valid {score}", "tokens/s", "peak MB", "steps", "s")
+    scores = (f"valid {score}", *(("success",) if success else ()))
+    return ("cell", "hidden", "parameters", *scores, "tokens/s", "peak MB", "steps", "s")
 
 
-def _cells_of(row: Row) -> tuple[str, ...]:
+def _cells_of(row: Row, success: bool) -> tuple[str, ...]:
     """A row as text; what was not measured is a dash."""
     model = row.candidate.config.model
     score = _measured(row.mean("score"), row.spread)
@@ -208,6 +214,7 @@ def _cells_of(row: Row) -> tuple[str, ...]:
         str(model.hidden_size),
         f"{row.candidate.parameters:,}",
         score,
+        *((_number(row.mean("success"), ".3f"),) if success else ()),
         _number(row.mean("tokens_per_second"), ",.0f"),
         f"{row.peak_bytes / 1e6:,.0f}" if row.peak_bytes else "-",
         _number(row.mean("steps"), ",.0f"),

@@ -202,8 +202,8 @@ def _pass_on(events: Iterable[Piece | Sample]) -> None:
 
 def _read_prompt(prompt: str | None, prompt_file: str | None, *, any_bytes: bool) -> str:
     """The text to continue. One newline at the end of a file or of standard input is not part of
-    it: ``echo`` and ``printf`` give the same. Bytes that are not UTF-8 are U+FFFD, except with
-    ``any_bytes``, for a byte tokenizer."""
+    it: ``echo`` and ``printf`` give the same. Bytes that are not UTF-8 are U+FFFD and a byte-order
+    mark at the start is dropped, except with ``any_bytes``, for a byte tokenizer."""
     if prompt is not None and prompt_file is not None:
         raise UsageError("--prompt and --prompt-file: give one of them")
     if prompt is not None and prompt != "-":
@@ -214,7 +214,7 @@ def _read_prompt(prompt: str | None, prompt_file: str | None, *, any_bytes: bool
     text = data.decode("utf-8", "surrogateescape" if any_bytes else "replace")
     if text.encode("utf-8", "surrogateescape") != data:
         note(f"{prompt_file or 'standard input'}: bytes that are not UTF-8 became U+FFFD")
-    return text
+    return text if any_bytes else text.removeprefix("\ufeff")
 
 
 def _read_all(name: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,7 @@ BAR_WIDTH = 24
 BAR_RANGE = 8.0
 """Powers of ten that a whole bar spans."""
 
+CURVE_WIDTH = 40
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 REST = "·"
 """What a bar leaves; blanks at its end would be lost in a table."""
@@ -138,8 +140,9 @@ def _print(report: Report) -> None:
         if layer.matrices:
             _say("")
             _print_matrices(layer)
-        _say("")
-        _print_saturation(layer)
+        if layer.saturation:
+            _say("")
+            _print_saturation(layer)
     if report.training is not None:
         _say("", *_training_lines(report.training))
 
@@ -153,20 +156,20 @@ def _print_norms(layer: Layer) -> None:
     from rnncli.evaluation.gradients import spread_lags
 
     curve, jacobians = layer.gradient, layer.jacobians
-    products = dict(zip(jacobians.norm.lags, jacobians.norm.median, strict=True))
-    of_steps = dict(zip(jacobians.norm.lags, jacobians.bound_of_steps.median, strict=True))
-    weights = jacobians.bound_of_weights
-    of_weights = None if weights is None else dict(zip(jacobians.norm.lags, weights, strict=True))
-    names = ["t-k", "|dL(t)/dh(k)|", "|dh(t)/dh(k)|", "bound"]
-    if of_weights is not None:
-        names.append("by W_hh")
+    columns = {"|dL(t)/dh(k)|": dict(zip(curve.lags, curve.median, strict=True))}
+    if jacobians is not None:
+        lags, weights = jacobians.norm.lags, jacobians.bound_of_weights
+        columns["|dh(t)/dh(k)|"] = dict(zip(lags, jacobians.norm.median, strict=True))
+        columns["bound"] = dict(zip(lags, jacobians.bound_of_steps.median, strict=True))
+        if weights is not None:
+            columns["by W_hh"] = dict(zip(lags, weights, strict=True))
     rows = []
     for lag in spread_lags(len(curve.lags)):
-        row = [f"{lag}", f"{curve.median[lag]:.1e}", f"{products[lag]:.1e}", f"{of_steps[lag]:.1e}"]
-        if of_weights is not None:
-            row.append(f"{of_weights[lag]:.1e}")
-        rows.append([*row, bar(curve.median[lag], max(curve.median))])
-    print_columns([*names, "the gradient, logarithmic".ljust(BAR_WIDTH)], rows)
+        values = [f"{column[lag]:.1e}" for column in columns.values()]
+        rows.append([f"{lag}", *values, bar(curve.median[lag], max(curve.median))])
+    print_columns(["t-k", *columns, "the gradient, logarithmic".ljust(BAR_WIDTH)], rows)
+    if jacobians is None:
+        _say("read backward: h(t) is the first state, and depends on no h(k)")
 
 
 def bar(value: float, largest: float) -> str:
@@ -205,24 +208,34 @@ def _print_matrices(layer: Layer) -> None:
 
 
 def _print_saturation(layer: Layer) -> None:
-    rows = [[s.name, f"{100 * s.low:.1f} %", f"{100 * s.high:.1f} %"] for s in layer.saturation]
+    rows = [[s.name, _percent(s.low), _percent(s.high)] for s in layer.saturation]
     print_columns(["saturated", "at its lower end", "at its upper end"], rows)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def _training_lines(training: TrainingNorms) -> Iterator[str]:
     from rnncli.cli.panel import curve
 
+    drawn = curve(peaks(training.largest, CURVE_WIDTH), CURVE_WIDTH)
+    yield f"largest gradient norms in training, to step {training.steps[-1]:,}: {drawn}"
     norms = sorted(training.norms)
+    clipped = 100 * training.clipped_steps / training.counted_steps
+    limit = f", {clipped:.0f} % above clip_norm {training.clip_norm:g}"
     yield (
-        f"gradient norm in training, steps {training.steps[0]:,} to {training.steps[-1]:,}: "
-        f"{curve(training.norms, 40)}"
+        f"  of {training.counted_steps:,} steps: largest {max(training.largest):.3g}"
+        f"{limit if training.clip_norm else ''}; "
+        f"of {len(norms):,} reported: median {norms[len(norms) // 2]:.3g}"
     )
-    clipped = sum(norm > training.clip_norm for norm in norms) / len(norms)
-    limit = f"; {100 * clipped:.0f} % above clip_norm {training.clip_norm:g}"
-    yield (
-        f"  median {norms[len(norms) // 2]:.3g}, largest {norms[-1]:.3g}, of {len(norms):,} "
-        f"reported{limit if training.clip_norm else ''}"
-    )
+
+
+def peaks(values: Sequence[float], count: int) -> list[float]:
+    """The largest of each of ``count`` shares of ``values``, or all of them if they are fewer."""
+    count = min(count, len(values))
+    bounds = [k * len(values) // count for k in range(count + 1)]
+    return [max(values[start:stop]) for start, stop in pairwise(bounds)]
 
 
 # -- picture ---------------------------------------------------------------------------------
@@ -255,12 +268,15 @@ def _panels(report: Report) -> Iterator[Panel]:
     lines = []
     for n, layer in layers:
         found = layer.jacobians
+        if found is None:
+            continue
         lags = found.norm.lags
         lines.append(Line(name(layer), _points(lags, found.norm.median), n))
         lines.append(Line("product of norms", _points(lags, found.bound_of_steps.median), n, True))
         if found.bound_of_weights is not None:
             lines.append(Line("by W_hh", _points(lags, found.bound_of_weights), n + 1, True))
-    yield Panel("|dh(t)/dh(k)| and its bounds", "t - k", lines, log=True)
+    if lines:
+        yield Panel("|dh(t)/dh(k)| and its bounds", "t - k", lines, log=True)
     shown = [(n, layer, m) for n, layer in layers for m in layer.matrices]
     if shown:
         yield Panel(
@@ -276,8 +292,8 @@ def _panels(report: Report) -> Iterator[Panel]:
             ],
         )
     if report.training is not None:
-        points = _points(report.training.steps, report.training.norms)
-        title = "gradient norm in training, before clipping"
+        points = _points(report.training.steps, report.training.largest)
+        title = "gradient norm in training, before clipping: the largest of each report"
         yield Panel(title, "step", [Line("norm", points)], log=True)
 
 

@@ -18,6 +18,7 @@ from rnncli.cli.console import note
 from rnncli.errors import ClosedPipe, DataError, FileError
 
 _CHUNK_BYTES = 1 << 16
+_BOM = b"\xef\xbb\xbf"
 
 
 class OnBadInput(StrEnum):
@@ -29,7 +30,8 @@ class OnBadInput(StrEnum):
 
 
 class LineReader:
-    """The lines of a file or of standard input, as they come. They end at ``\\n`` alone."""
+    """The lines of a file or of standard input, as they come. They end at ``\\n`` alone. A UTF-8
+    byte-order mark at the very start is dropped, except with ``any_bytes``."""
 
     def __init__(
         self,
@@ -66,7 +68,8 @@ class LineReader:
     def _reads(self) -> Iterator[list[bytes]]:
         """The lines that each read completes."""
         start = bytearray()  # of a line whose end has not come yet
-        for chunk in self._chunks():
+        chunks = self._chunks()
+        for chunk in chunks if self._any_bytes else _without_mark(chunks):
             first, *others = chunk.split(b"\n")
             start += first
             if others:
@@ -178,6 +181,17 @@ def read_available(handle: int, name: str) -> bytes:
             select.select([handle], [], [])
         except OSError as error:
             raise FileError.of("read", name, error) from None
+
+
+def _without_mark(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same without a byte-order mark at the very start, which may come in pieces."""
+    begin = b""
+    for chunk in chunks:
+        begin += chunk
+        if not (len(begin) < len(_BOM) and _BOM.startswith(begin)):
+            break
+    yield begin.removeprefix(_BOM)
+    yield from chunks
 
 
 def _gunzip(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:

@@ -26,6 +26,7 @@ from rnncli.errors import UsageError
 if TYPE_CHECKING:
     from rnncli.cli.attention_map import AttentionMaps
     from rnncli.cli.translations import Request
+    from rnncli.loading import LoadedTranslator
     from rnncli.translation import SearchOptions, Translated, Translator
 
 EXAMPLES = """
@@ -166,7 +167,7 @@ def translate(
         from rnncli.cli.attention_map import AttentionMaps
 
         maps = AttentionMaps(models, explain, explain_svg)
-    longest = models[0].config.data.max_length
+    longest = _longest(models[0])
     with open_lines(name, on_bad_input=on_bad_input) as reader:
         aligned = _run(reader, translator, options, format, json_input, prefix, longest, maps)
         if alignments is None:
@@ -211,7 +212,7 @@ def _run(
     format: TranslationFormat,
     json_input: bool,
     prefix: str,
-    longest: int,
+    longest: tuple[int, str],
     maps: AttentionMaps | None,
 ) -> Iterator[bytes]:
     """Translate all lines; what the alignments' file gets for them as they are written."""
@@ -243,17 +244,27 @@ def _pharaoh(found: list[Translated]) -> str:
     return (pharaoh(found[0].alignment or ()) if found else "") + "\n"
 
 
+def _longest(model: LoadedTranslator) -> tuple[int, str]:
+    """The most tokens of a source that needs no warning, 0 if that is not known, and the
+    warning."""
+    if most := model.config.data.max_length:
+        return most, f"longer than any line in training ({most} tokens)"
+    most = model.header.longest_source
+    return 2 * most, f"more than twice as long as any line in training ({most} tokens)"
+
+
 def _warn(
     warnings: Warnings,
     translator: Translator,
     request: Request,
     found: list[Translated],
-    longest: int,
+    longest: tuple[int, str],
 ) -> None:
-    """``longest``: the most tokens of a source in training, 0 if there was no limit."""
+    """``longest``: as ``_longest`` gives it."""
+    most, too_long = longest
     if found and not found[0].finished:
         warnings.about(request, "the translation was cut at its greatest length")
     if translator.knows_nothing_of(request.source):
         warnings.about(request, "nothing in it was seen in training")
-    elif longest and translator.source_length(request.source) > longest:
-        warnings.about(request, f"longer than any line in training ({longest} tokens)")
+    elif most and translator.source_length(request.source) > most:
+        warnings.about(request, too_long)

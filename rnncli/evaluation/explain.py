@@ -47,7 +47,8 @@ class Explained:
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit of a layer, both counted from 0, and one of its gates or, if empty, its output h."""
+    """A unit of a layer, both counted from 0, and one of its gates or, if empty, its output: what
+    the cell emits for the next layer, h or what QRNN, SRU and an output network make of it."""
 
     layer: int
     number: int
@@ -70,7 +71,7 @@ def parse_unit(text: str, gate: str, model: LanguageModel) -> Unit:
         names = gate_names(cell)
         hint = choices_hint(gate, names) if names else "; it has none"
         raise UsageError(f"--gate: layer {layer} has no gate {gate!r}{hint}")
-    size = cell.hidden_size if gate else cell.state_sizes[0]
+    size = cell.hidden_size if gate else cell.output_size
     if not 1 <= int(number) <= size:
         raise UsageError(f"--unit {text}: layer {layer} has no unit {number}; choices: 1 to {size}")
     return Unit(int(layer) - 1, int(number) - 1, gate)
@@ -201,16 +202,10 @@ def trace_layers(model: LanguageModel, tokens: Tensor, state: State) -> tuple[li
     return traces, state
 
 
-def hidden_states(trace: Trace) -> Tensor:
-    """h of every step: (T, B, H)."""
-    return torch.stack([after[0] for after in trace.states[1:]])
-
-
 def _values(trace: Trace, unit: Unit) -> Tensor:
     """(T, B) of one unit or gate."""
-    if not unit.gate:
-        return hidden_states(trace)[:, :, unit.number]
-    return gate_values(trace, unit.gate)[:, :, unit.number]
+    values = gate_values(trace, unit.gate) if unit.gate else trace.outputs
+    return values[:, :, unit.number]
 
 
 def require_causal(model: LanguageModel) -> None:

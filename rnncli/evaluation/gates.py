@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.cells.base import RANGES, Cell, Product, Range
 from rnncli.nn.cells.gru import GRU, GRUCho2014
 from rnncli.nn.cells.layer_norm import LayerNormalized
 from rnncli.nn.cells.linear import LinearCell
@@ -29,7 +29,7 @@ _GRU = ("reset", "update", "candidate")
 
 def gate_names(cell: Cell) -> tuple[str, ...]:
     """The gates of ``cell`` that ``gate_values`` knows."""
-    kind = _unwrapped(cell)
+    kind = unwrapped(cell)
     if type(kind) in (LSTM, VariantLSTM, PeepholeLSTM):
         return _LSTM
     if isinstance(kind, (GRU, GRUCho2014)):
@@ -42,13 +42,19 @@ def gate_values(trace: Trace, gate: str) -> Tensor:
     T, B = trace.projected.shape[:2]
     if gate == "cell":
         return torch.stack([after[1] for after in trace.states[1:]])
-    cell = _unwrapped(trace.cell)
+    cell = unwrapped(trace.cell)
     parts = [torch.stack(part).flatten(0, 1) for part in zip(*trace.states[:-1], strict=True)]
     values = _gates_of(cell)(cell, trace.projected.flatten(0, 1), tuple(parts), _product_of(cell))
     return values[gate].view(T, B, -1)
 
 
-def _unwrapped(cell: Cell) -> Cell:
+def gate_range(gate: str) -> Range:
+    """Between what the values of the gate called ``gate`` lie, which is not an LSTM's ``cell``."""
+    return RANGES["tanh" if gate == "candidate" else "sigmoid"]
+
+
+def unwrapped(cell: Cell) -> Cell:
+    """``cell`` without zoneout around it."""
     return cell.cell if isinstance(cell, Zoneout) else cell
 
 

@@ -22,18 +22,20 @@ import torch
 from torch import Tensor
 
 from rnncli.errors import FileError
-from rnncli.evaluation.gates import gate_names, gate_values
+from rnncli.evaluation.gates import gate_names, gate_range, gate_values, unwrapped
 from rnncli.evaluation.jacobians import is_exact, product_norms, step_bounds, weight_bound
 from rnncli.evaluation.subjects import DTYPE, Subject
 from rnncli.nn.cells import Cell
+from rnncli.nn.cells.base import Range
+from rnncli.nn.cells.linear import LinearCell
 from rnncli.nn.recurrence.trace import Trace
 from rnncli.nn.stack import Run
 
 JACOBIAN_WINDOWS = 4
 """Jacobians are formed for so many of the windows."""
 
-HIGH, LOW = 0.95, 0.05
-"""Beyond these a gate is taken to be saturated; a unit from -1 to 1 beyond -HIGH and HIGH."""
+NEAR = 0.05
+"""What is nearer than this to an end of its range is taken to be saturated."""
 
 
 @dataclass(frozen=True)
@@ -90,17 +92,22 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Saturation:
-    """Shares of the values of ``name`` (h or a gate) over all steps and windows. ``low``: below
-    0.05 of what is never negative, -0.95 of what may be. ``high``: above 0.95."""
+    """Shares of the values of ``name`` (h or a gate) over all steps and windows that are at the
+    ``low`` and the ``high`` end of their range: below 0.05 of what is from 0 to 1, -0.95 of what is
+    from -1 to 1, and above 0.95. Of rectified units ``low`` is the share that is 0, and ``high``
+    None."""
 
     name: str
     low: float
-    high: float
+    high: float | None
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A cell: its layer's number from 1, and whether it reads forward or backward."""
+    """A cell: its layer's number from 1, and whether it reads forward or backward.
+
+    ``jacobians`` is None of one that reads backward: its h(t) is the first that it made, and does
+    not depend on any h(k). ``state``: the names of the state's parts."""
 
     layer: int
     direction: str
@@ -109,17 +116,22 @@ class Layer:
     state: str
     gradient: Curve
     gradient_factor: float
-    jacobians: Jacobians
+    jacobians: Jacobians | None
     matrices: list[Matrix]
     saturation: list[Saturation]
 
 
 @dataclass(frozen=True)
 class TrainingNorms:
-    """The gradient's norm, before clipping, at the steps that a run reported."""
+    """The gradient's norm, before clipping, as a run reported it: at ``steps`` it was ``norms``,
+    and ``largest`` since the report before. Of all ``counted_steps`` that the reports tell of,
+    ``clipped_steps`` had one above ``clip_norm`` (0: none is clipped)."""
 
     steps: list[int]
     norms: list[float]
+    largest: list[float]
+    counted_steps: int
+    clipped_steps: int
     clip_norm: float
 
 
@@ -198,7 +210,7 @@ def _layer(trace: Trace, norms: Tensor, backward: bool, number: int, title: str)
     # A cell that reads backward met the last step first.
     by_lag = norms if backward else norms.flip(0)
     gradient = _curve(list(range(len(by_lag))), by_lag)
-    kinds = ("h", *("c" if kind == "cell" else kind for kind in cell.part_kinds[1:]))
+    kinds = (_first_part(cell), *("c" if k == "cell" else k for k in cell.part_kinds[1:]))
     return Layer(
         layer=number,
         direction="backward" if backward else "forward",
@@ -207,10 +219,15 @@ def _layer(trace: Trace, norms: Tensor, backward: bool, number: int, title: str)
         state=", ".join(dict.fromkeys(kinds)),
         gradient=gradient,
         gradient_factor=gradient.factor,
-        jacobians=_jacobians(trace),
+        jacobians=None if backward else _jacobians(trace),
         matrices=matrices(cell),
         saturation=saturation(trace),
     )
+
+
+def _first_part(cell: Cell) -> str:
+    """What QRNN and SRU make their h of is c."""
+    return "c" if isinstance(unwrapped(cell), LinearCell) and not cell.emits_h else "h"
 
 
 def _curve(lags: list[int], values: Tensor) -> Curve:
@@ -277,34 +294,53 @@ def matrices(cell: Cell) -> list[Matrix]:
 
 
 def saturation(trace: Trace) -> list[Saturation]:
-    """Of h, and of every gate that has a nonlinearity of its own."""
-    values = {"h": torch.stack([state[0] for state in trace.states[1:]]).detach()}
+    """Of h where it has ends, and of every gate that has a nonlinearity of its own."""
+    found, ends = [], trace.cell.h_range
+    if ends is not None:
+        h = torch.stack([state[0] for state in trace.states[1:]]).detach()
+        found.append(_saturation("h", h, ends))
     with torch.no_grad():
         for name in gate_names(trace.cell):
             if name != "cell":
-                values[name] = gate_values(trace, name)
-    found = []
-    for name, v in values.items():
-        low = LOW if bool((v >= 0).all()) else -HIGH
-        share_low, share_high = ((v < low).double().mean(), (v > HIGH).double().mean())
-        found.append(Saturation(name, float(share_low), float(share_high)))
+                found.append(_saturation(name, gate_values(trace, name), gate_range(name)))
     return found
 
 
+def _saturation(name: str, values: Tensor, ends: Range) -> Saturation:
+    low, high = ends
+    if math.isinf(high):
+        return Saturation(name, _share(values == low), None)
+    return Saturation(name, _share(values < low + NEAR), _share(values > high - NEAR))
+
+
+def _share(which: Tensor) -> float:
+    return float(which.double().mean())
+
+
 def read_training_norms(path: Path, clip_norm: float) -> TrainingNorms | None:
-    """Of the metrics that a run has recorded; None if there are none."""
+    """Of the metrics that a run has recorded; None if there are none. A report of a run by an
+    earlier version tells of its last step alone."""
     if not path.exists():
         return None
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
         raise FileError.of("read", path, error) from None
-    steps, norms = [], []
+    steps, norms, largest = [], [], []
+    counted = clipped = 0
     for line in lines:
         event: dict[str, Any] = {}
         with contextlib.suppress(ValueError):  # a line that a kill cut short
             event = json.loads(line)
         if event.get("event") == "StepReport" and event.get("gradient_norm") is not None:
+            norm = event["gradient_norm"]
+            last_alone = {"largest_gradient_norm": norm, "clipped_steps": 0.0 < clip_norm < norm}
+            known = last_alone | {k: v for k, v in event.items() if v is not None}
             steps.append(event["step"])
-            norms.append(event["gradient_norm"])
-    return TrainingNorms(steps, norms, clip_norm) if steps else None
+            norms.append(norm)
+            largest.append(known["largest_gradient_norm"])
+            counted += known.get("steps", 1)
+            clipped += known["clipped_steps"]
+    if not steps:
+        return None
+    return TrainingNorms(steps, norms, largest, counted, clipped, clip_norm)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rnncli.evaluation.explain import DTYPE, hidden_states, require_causal, trace_layers
+from rnncli.evaluation.explain import DTYPE, require_causal, trace_layers
 from rnncli.loading import Loaded
 from rnncli.nn.state import State
 from rnncli.text.tokenizers import Tokenizer
@@ -47,9 +47,9 @@ def top_units(loaded: Loaded, batches: Iterable[Sequence[str]], count: int) -> l
     for tokens, features in _pieces(loaded.tokenizer, batches):
         read = torch.tensor(tokens, device=device).unsqueeze(1)
         traces, state = trace_layers(model, read, state)
-        units = torch.cat([hidden_states(trace)[:, 0] for trace in traces], dim=1)
+        units = torch.cat([trace.outputs[:, 0] for trace in traces], dim=1)
         sums.add(units.cpu().numpy(), features)
-    sizes = [cell.state_sizes[0] for cell in model.stack.layers]
+    sizes = [cell.output_size for cell in model.stack.layers]
     places = [(layer + 1, unit + 1) for layer, size in enumerate(sizes) for unit in range(size)]
     found = sums.correlations()
     if found is None:

@@ -29,7 +29,8 @@ class Attention(nn.Module):
             raise UsageError(
                 f"model.attention: dot multiplies vectors of one size, and the decoder has "
                 f"{query_size} units, the encoder's annotations {memory_size}; "
-                "use 'general' or 'additive'"
+                "use 'general' or 'additive', or an encoder that reads one way (model.direction = "
+                "'forward')"
             )
         if kind != "dot":
             self.U_a = fresh(query_size, memory_size)

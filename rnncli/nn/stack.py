@@ -64,6 +64,13 @@ class Stack(nn.Module):
                     f"model.{field}: the state of {config.cell} has no such part; use 0, or "
                     f"{'zoneout_cell' if field == 'zoneout' else 'zoneout'}"
                 )
+        divides = any("normalizer" in cell.part_kinds for cell in self.layers)
+        if config.initial_state == "learned" and divides:
+            raise UsageError(
+                f"model.initial_state: {config.cell} divides by a part of its state, which could "
+                "learn to start at 0 or below; use 'zero', or for 'learned' a cell that does not "
+                "divide by its state"
+            )
         self.output_size = size
         self.initial: nn.ParameterList | None = None
         if config.initial_state == "learned":

@@ -16,7 +16,7 @@ from rnncli.errors import DataError, UsageError
 from rnncli.sections import DataConfig, TokenizerConfig
 from rnncli.text.byte_char import CharTokenizer
 from rnncli.text.cache import IdWriter, cache_key, load_ids, load_tokenizer, save_tokenizer
-from rnncli.text.lines import Source, Span, read_lines
+from rnncli.text.lines import Source, Span, bad_lines_note, read_lines
 from rnncli.text.parallel import map_chunks, worker_count
 from rnncli.text.protocol import Ids, Tokenizer, id_dtype
 from rnncli.text.spans import Text, hold_out, measure
@@ -116,7 +116,8 @@ def load_corpus(
     streams = _encode(tokenizer, texts, options, work)
     for text, stream in zip(texts, streams, strict=True):
         if stream.counts.bad_lines:
-            notes.append(_bad_lines_note(text, stream.counts, on_bad_input))
+            bad, lines = stream.counts.bad_lines, stream.counts.lines
+            notes.append(bad_lines_note(text.name, bad, lines, on_bad_input))
     return Corpus(
         tokenizer,
         train=tuple(streams[: len(train)]),
@@ -253,14 +254,6 @@ def _encode(
             ids = writer.finish({"tokens": counts.tokens, "counts": asdict(counts)})
         streams[number] = TokenStream(ids, counts, texts[number].sha256)
     return streams
-
-
-def _bad_lines_note(text: Text, counts: Counts, on_bad_input: str) -> str:
-    became = "was left empty" if on_bad_input == "empty" else "has U+FFFD for what was not"
-    return (
-        f"{text.name}: {counts.bad_lines:,} of {counts.lines:,} lines were not UTF-8; "
-        f"each {became}."
-    )
 
 
 def _empty(name: str) -> DataError:

@@ -112,21 +112,33 @@ def read_lines(
     strip_lines: bool = False,
     byte_exact: bool = False,
     on_bad_input: str = "replace",
+    notes: list[str] | None = None,
 ) -> Iterator[str]:
     """The lines of a text file, without their ends.
 
     Bytes that are not UTF-8 become surrogate escapes with ``byte_exact``; else ``on_bad_input``
     says: ``replace`` (each by U+FFFD), ``error`` (DataError with file:line) or ``empty`` (such a
-    line becomes an empty one). Raises FileError for what cannot be read.
+    line becomes an empty one). Once all lines are read, ``notes`` has a sentence about how many
+    were so, if any. Raises FileError for what cannot be read.
     """
     span = Span(Source.of(path))
-    number = span.first_line
+    number, bad = span.first_line, 0
     for chunk in span.chunks(byte_exact):
-        text = decode_chunk(
+        decoded = decode_chunk(
             chunk, byte_exact, on_bad_input, span.source.name, number, strip_lines
-        ).text
-        number += text.count("\n")
-        yield from text.split("\n")[:-1]
+        )
+        number += decoded.text.count("\n")
+        bad += len(decoded.bad)
+        yield from decoded.text.split("\n")[:-1]
+    if bad and notes is not None:
+        lines = number - span.first_line
+        notes.append(bad_lines_note(span.source.name, bad, lines, on_bad_input))
+
+
+def bad_lines_note(name: str, bad: int, lines: int, on_bad_input: str) -> str:
+    """A sentence for the user: ``bad`` of the ``lines`` of a text were not UTF-8."""
+    became = "was left empty" if on_bad_input == "empty" else "has U+FFFD for what was not"
+    return f"{name}: {bad:,} of {lines:,} lines were not UTF-8; each {became}."
 
 
 @dataclass(frozen=True)

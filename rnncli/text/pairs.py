@@ -33,15 +33,16 @@ class PairFiles:
         return self.table or f"{self.source} and {self.target}"
 
 
-def read_pairs(files: PairFiles) -> Iterator[Pair]:
-    """The pairs in order. Raises FileError for what cannot be read; DataError, with file:line, for
-    a line of a table that has not two columns, and for an empty side; with both counts for files of
-    unequal length."""
+def read_pairs(files: PairFiles, notes: list[str] | None = None) -> Iterator[Pair]:
+    """The pairs in order, U+FFFD in them for what is not UTF-8; once all are read, ``notes`` has a
+    sentence about each file with such lines. Raises FileError for what cannot be read; DataError,
+    with file:line, for a line of a table that has not two columns, and for an empty side; with both
+    counts for files of unequal length."""
     if files.table is not None:
-        pairs = _from_table(files.table)
+        pairs = _from_table(files.table, notes)
     else:
         assert files.source is not None and files.target is not None
-        pairs = _from_files(files.source, files.target)
+        pairs = _from_files(files.source, files.target, notes)
     for number, (source, target) in enumerate(pairs, 1):
         for side, text in (("source", source), ("target", target)):
             if not text.strip():
@@ -52,8 +53,8 @@ def read_pairs(files: PairFiles) -> Iterator[Pair]:
         yield source, target
 
 
-def _from_table(path: str) -> Iterator[Pair]:
-    for number, line in enumerate(read_lines(path), 1):
+def _from_table(path: str, notes: list[str] | None) -> Iterator[Pair]:
+    for number, line in enumerate(read_lines(path, notes=notes), 1):
         try:
             yield split_pair(line)
         except DataError as error:
@@ -70,8 +71,8 @@ def split_pair(line: str) -> Pair:
     return columns[0], columns[1]
 
 
-def _from_files(source: str, target: str) -> Iterator[Pair]:
-    lines = zip_longest(read_lines(source), read_lines(target))
+def _from_files(source: str, target: str, notes: list[str] | None) -> Iterator[Pair]:
+    lines = zip_longest(read_lines(source, notes=notes), read_lines(target, notes=notes))
     for number, (left, right) in enumerate(lines):
         if left is None or right is None:
             longer = number + 1 + sum(1 for _ in lines)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rnncli import runtime as machine
+from rnncli.cell_table import CELLS
 from rnncli.checkpoint import read_header
 from rnncli.config import Config, load_toml, parse_assignment
 from rnncli.errors import DataError, FileError, Interrupted, UsageError, choices_hint
@@ -68,7 +69,9 @@ class Run:
 @dataclass(frozen=True)
 class Outcome:
     """What a run gave. ``score`` is the best validation, as ``score_name`` says; nan without one.
-    ``failure``: why there is none of all this, or empty. ``peak_bytes`` 0: not known."""
+    ``success``: the share of a synthetic task's sequences that the kept model answers right; nan of
+    other tasks. ``failure``: why there is none of all this, or empty. ``peak_bytes`` 0: not known.
+    """
 
     score: float = math.nan
     score_name: str = "perplexity"
@@ -76,6 +79,7 @@ class Outcome:
     peak_bytes: int = 0
     steps: int = 0
     seconds: float = math.nan
+    success: float = math.nan
     failure: str = ""
     diverged: bool = False
 
@@ -117,6 +121,7 @@ class Row:
     def to_dict(self) -> dict[str, Any]:
         """The object that ``compare --json`` prints."""
         model = self.candidate.config.model
+        success = self.mean("success")
         return {
             "name": self.candidate.label,
             "cell": model.cell,
@@ -128,6 +133,7 @@ class Row:
             f"valid_{self.score_name}": self.mean("score"),
             "spread": self.spread,
             "scores": [outcome.score for outcome in self.finished],
+            **({} if math.isnan(success) else {"valid_success": success}),
             "tokens_per_second": self.mean("tokens_per_second"),
             "peak_bytes": self.peak_bytes,
             "steps": self.mean("steps"),
@@ -138,21 +144,44 @@ class Row:
 # -- what is compared ------------------------------------------------------------------------
 
 
-def base_config(fixed: Mapping[str, Any], cell: str, out: Path) -> tuple[Config, list[str]]:
-    """What all runs in ``out`` share, chosen for the text and for ``cell`` when the comparison
-    begins and kept in its folder afterwards; and the reasons. ``fixed``: what was given."""
+def base_config(
+    fixed: Mapping[str, Any], cells: Sequence[str], out: Path
+) -> tuple[Config, list[str]]:
+    """What all runs in ``out`` share, chosen when the comparison begins and kept in its folder
+    afterwards; and the reasons. ``fixed``: what was given.
+
+    Whichever of ``cells`` comes first: it is chosen for the one that heeds most settings, and what
+    ``auto`` means for the precision is settled. Options of cells are theirs alone.
+    """
     path = out / BASE_FILE
-    values = cell_values(cell)
-    name = {"model.cell": values["model.cell"]}  # its options are not for the others
+    cell = _heeding_most(cells)
+    name = {"model.cell": cell}
     if path.exists():
-        left_out = _left_out(values["model.cell"], fixed)
-        saved = Config.from_dict(load_toml(path)).with_values({**left_out, **fixed, **name})
-        return saved, [f"settings: those in {path}, and what is given now"]
+        # "auto" was settled when the comparison began.
+        given = {n: v for n, v in fixed.items() if (n, v) != ("training.precision", "auto")}
+        values = {**_left_out(cell, fixed), **given, **name}
+        saved = Config.from_dict(load_toml(path)).with_values(values)
+        reasons = [f"settings: those in {path}, and what is given now"]
+        return _with_precision(saved, _precision(saved)), reasons
     needed = REQUIRED.get(str(fixed.get("task", "lm")), {})
-    values = {**needed, **values, **fixed}
-    data = Config().with_values(values).data  # complain about wrong values before looking at it
-    chosen, reasons = choose(data, values)
-    return Config().with_values({**needed, **chosen, **fixed, **name}), reasons
+    for text in cells:  # complain about wrong values before looking at the data
+        Config().with_values({**needed, **fixed, **cell_values(text)})
+    values = {**needed, **fixed, **name}
+    chosen, reasons = choose(Config().with_values(values).data, values)
+    base = Config().with_values({**needed, **chosen, **fixed, **name})
+    return _with_precision(base, _precision(base)), reasons
+
+
+def _heeding_most(cells: Sequence[str]) -> str:
+    """The name of the cell that heeds the most settings; of several, one that learns all of its
+    weights. (What they heed is nested: nothing, recurrent matrices, forget gates too.)"""
+
+    def rank(name: str) -> tuple[int, bool]:
+        row = CELLS.get(name)
+        return len(unheeded([name])), row is not None and bool(row.frozen)
+
+    names: list[str] = [cell_values(text)["model.cell"] for text in cells]
+    return min(names, key=rank)
 
 
 def keep_base(config: Config, out: Path) -> None:
@@ -177,8 +206,8 @@ def cell_values(text: str) -> dict[str, Any]:
 def cell_candidates(
     base: Config, cells: Sequence[str], given: Collection[str] = ()
 ) -> list[Candidate]:
-    """``base`` with each of ``cells`` in turn, without what was chosen for the first one and this
-    one does not heed. ``given``: names that the user has set; those stay, and are refused."""
+    """``base`` with each of ``cells`` in turn, without what was chosen for another one and this one
+    does not heed. ``given``: names that the user has set; those stay, and are refused."""
     candidates = []
     for text in cells:
         values = cell_values(text)
@@ -194,7 +223,7 @@ def _left_out(cell: str, given: Collection[str]) -> dict[str, None]:
 
 def settle(candidates: Sequence[Candidate], equal: str) -> list[Candidate]:
     """The candidates as they are run: their sizes made ``equal`` to the first one's, parameters
-    counted, one precision for all.
+    counted.
 
     Raises UsageError for a size that cannot be matched, or names that are not distinct.
     """
@@ -207,7 +236,7 @@ def settle(candidates: Sequence[Candidate], equal: str) -> list[Candidate]:
     settled: list[Candidate] = []
     makers = _Makers()
     for candidate in candidates:
-        config = _with_settled_precision(candidate.config)
+        config = candidate.config
         make, model = makers(config), config.model
         if settled and equal == "hidden":
             model = resized(model, settled[0].config.model.hidden_size)
@@ -225,19 +254,38 @@ class _Makers:
         self._known: dict[tuple[Any, ...], Maker] = {}
 
     def __call__(self, config: Config) -> Maker:
-        key = (config.task, config.data, config.tokenizer, config.synthetic)
+        own = config.source_tokenizer
+        key = (config.task, config.data, config.tokenizer, own, config.synthetic)
         if key not in self._known:
             self._known[key] = model_maker(config)
         return self._known[key]
 
 
-def _with_settled_precision(config: Config) -> Config:
-    """What ``auto`` means is measured, and the answer must be one for all runs."""
+def with_one_precision(candidates: Sequence[Candidate], out: Path) -> list[Candidate]:
+    """The candidates with one precision where theirs is ``auto``: what that means is measured, and
+    must be one for all runs. That of a run that was begun in ``out`` stands."""
+    undecided = [c for c in candidates if c.config.training.precision == "auto"]
+    folders = [_run_folder(c, c.config.seed, out) for c in undecided]
+    begun = [read_run_config(folder) for folder in folders if (folder / CONFIG_FILE).exists()]
+    configs = [*begun, *(c.config for c in undecided)]
+    precision = _precision(configs[0]) if configs else ""
+    return [
+        dataclasses.replace(c, config=_with_precision(c.config, precision)) if c in undecided else c
+        for c in candidates
+    ]
+
+
+def _precision(config: Config) -> str:
+    """That of ``config``, or what its ``auto`` means on this machine."""
     training = config.training
     if training.precision != "auto":
-        return config
+        return training.precision
     dtype = machine.prepare(training.device, "auto", training.threads).dtype
-    return config.with_values({"training.precision": str(dtype).removeprefix("torch.")})
+    return str(dtype).removeprefix("torch.")
+
+
+def _with_precision(config: Config, precision: str) -> Config:
+    return config.with_values({"training.precision": precision})
 
 
 # -- the runs --------------------------------------------------------------------------------
@@ -249,11 +297,15 @@ def plan_runs(candidates: Sequence[Candidate], seeds: int, out: Path) -> list[Ru
         Run(
             candidate,
             candidate.config.with_values({"seed": candidate.config.seed + k}),
-            out / f"{candidate.folder_name}-{candidate.config.seed + k}",
+            _run_folder(candidate, candidate.config.seed + k, out),
         )
         for k in range(seeds)
         for candidate in candidates
     ]
+
+
+def _run_folder(candidate: Candidate, seed: int, out: Path) -> Path:
+    return out / f"{candidate.folder_name}-{seed}"
 
 
 def compare(
@@ -312,7 +364,8 @@ def read_outcome(folder: Path) -> Outcome | None:
     reports = [event for event in events if event.get("event") == "StepReport"]
     tokens = sum(report["tokens"] for report in reports)
     spent = sum(report["tokens"] / report["tokens_per_second"] for report in reports)
-    name, score = _score(read_header(folder).scores, last["best_score"])
+    scores = read_header(folder).scores
+    name, score = _score(scores, last["best_score"])
     return Outcome(
         score=score,
         score_name=name,
@@ -320,6 +373,7 @@ def read_outcome(folder: Path) -> Outcome | None:
         peak_bytes=int(last.get("peak_bytes", 0)),
         steps=int(last["step"]),
         seconds=float(last["seconds"]),
+        success=float(scores.get("valid_success", math.nan)),
     )
 
 
@@ -339,12 +393,11 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
 
 def _score(scores: Mapping[str, Any], best: float | None) -> tuple[str, float]:
     """What the best validation is called and was: the perplexity where a model's file tells it,
-    else ``best`` by its name there."""
+    else ``best`` by its name there: what is learned, not the share of successes."""
     valid = {n.removeprefix("valid_"): v for n, v in scores.items() if n.startswith("valid_")}
     if "perplexity" in valid or best is None:
         return "perplexity", float(valid.get("perplexity", math.nan))
-    name = next((n for n, v in valid.items() if v == best), "loss")
-    return name, best
+    return next((n for n in valid if n != "success"), "loss"), best
 
 
 def _require_same(run: Run) -> None:

@@ -51,8 +51,10 @@ class Started:
 
 @dataclass(frozen=True)
 class StepReport:
-    """The steps since the last report. ``nats`` is the mean a token over them; ``sampled`` says
-    that it is the estimate of a sampled softmax."""
+    """The ``steps`` since the last report. ``nats`` is the mean a token over them; ``sampled`` says
+    that it is the estimate of a sampled softmax. ``gradient_norm`` is that of the last step, before
+    clipping; of all of them ``largest_gradient_norm`` is the largest, and ``clipped_steps`` had one
+    above ``optimizer.clip_norm``: None where only the last is known."""
 
     step: int
     epoch: float
@@ -66,6 +68,9 @@ class StepReport:
     sampled: bool
     skipped_steps: int
     quantity: Quantity = NATS_A_TOKEN
+    steps: int = 1
+    largest_gradient_norm: float | None = None
+    clipped_steps: int | None = None
 
 
 @dataclass(frozen=True)

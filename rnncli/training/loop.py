@@ -297,7 +297,8 @@ class Loop:
         self.averaging.update()
         self.task.accept(carry=True)
         self.step, self.piece, self.nonfinite_run = self.step + 1, stop, 0
-        window.add(nats, tokens, norm, rate)
+        clipped = 0.0 < self.config.optimizer.clip_norm < norm
+        window.add(nats, tokens, norm, rate, clipped=clipped)
         self._trained_tokens += tokens
         self._trained_seconds += time.monotonic() - began
         return None
@@ -332,12 +333,16 @@ class Loop:
             sampled=self.sampled,
             skipped_steps=self.skipped,
             quantity=self.task.quantity,
+            steps=window.steps,
+            largest_gradient_norm=window.largest_norm,
+            clipped_steps=window.clipped_steps,
         )
         self.place.record(report)
         return report
 
     def _validate(self) -> Iterator[Event]:
-        """Validate, keep the model when it is the best, save the state to go on from."""
+        """Validate, keep the model when it is the best or the last ones are kept, save the state
+        to go on from."""
         started = time.monotonic()
         averaged = self.averaging.active
         if averaged:
@@ -356,12 +361,15 @@ class Loop:
             best = measured < self.best or validation.solved
             self.stale = 0 if best else self.stale + 1
             self.best, self.best_nats = min(self.best, measured), min(self.best_nats, score)
+        scores: dict[str, float] = {}
+        if validation is not None:
+            scores = self.task.quantity.scores(score)
+            scores |= {f"valid_{name}": value for name, value in validation.scores.items()}
         if best:
-            scores: dict[str, float] = {}
-            if validation is not None:
-                scores = self.task.quantity.scores(score)
-                scores |= {f"valid_{name}": value for name, value in validation.scores.items()}
-            self.place.write_model(self, scores=scores)
+            self.place.write_model(self, scores)
+        finite = self._weights_are_finite() and (validation is None or math.isfinite(score))
+        if self.config.training.keep_models and finite:
+            self.place.keep_model(self, scores)
         if averaged:
             self.averaging.swap()
         self.valid_seconds = time.monotonic() - started
@@ -395,23 +403,32 @@ class Loop:
 
     def _save(self, best: bool) -> Saved:
         self.place.write_training_state(self)
+        self.place.drop_models(self.config.training.keep_models, self.step)
         return Saved(self.step, best)
 
 
 class Window:
-    """The steps since the last report."""
+    """The steps since the last report, without those that were skipped. ``norm`` and ``lr`` are
+    those of the last one."""
 
     def __init__(self) -> None:
         self.nats = 0.0
         self.tokens = 0
+        self.steps = 0
         self.norm = 0.0
+        self.largest_norm = 0.0
+        self.clipped_steps = 0
         self.lr = 0.0
         self.began = time.monotonic()
 
-    def add(self, nats: float, tokens: int, norm: float, lr: float) -> None:
+    def add(self, nats: float, tokens: int, norm: float, lr: float, *, clipped: bool) -> None:
+        """A step; ``clipped``: its gradient's norm was above ``optimizer.clip_norm``."""
         self.nats += nats
         self.tokens += tokens
+        self.steps += 1
         self.norm, self.lr = norm, lr
+        self.largest_norm = max(self.largest_norm, norm)
+        self.clipped_steps += clipped
 
     def seconds(self) -> float:
         return time.monotonic() - self.began

@@ -1,11 +1,13 @@
-"""A run's folder: model.safetensors (the best), training.safetensors (to go on from), config.toml,
-metrics.jsonl. Each file is written whole or not at all; metrics.jsonl only grows."""
+"""A run's folder: model.safetensors (the best), model-STEP.safetensors (those of the last
+validations, if they are kept), training.safetensors (to go on from), config.toml, metrics.jsonl.
+Each file is written whole or not at all; metrics.jsonl only grows."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.toml"
 METRICS_FILE = "metrics.jsonl"
+_KEPT_FILE = re.compile(r"model-(\d{8,})\.safetensors")
 E_ = TypeVar("E_", bound=Event)
 
 MAY_CHANGE = frozenset(
@@ -48,6 +51,7 @@ MAY_CHANGE = frozenset(
         "training.max_steps",
         "training.max_seconds",
         "training.patience",
+        "training.keep_models",
         "training.save_every_seconds",
         "training.threads",
     }
@@ -156,6 +160,7 @@ class SavedRun:
         loop.task.begin_epoch(loop.epoch)
         loop.task.restore(self.part("carried"))
         loop.place.cut_metrics(values["metrics_bytes"])
+        loop.place.drop_models(loop.config.training.keep_models, loop.step)
         torch.set_rng_state(self.tensors["rng.cpu"])
         if torch.cuda.is_available() and "rng.cuda" in self.tensors:
             torch.cuda.set_rng_state(self.tensors["rng.cuda"])
@@ -178,7 +183,8 @@ class RunFolder:
         """
         model, state = self.folder / MODEL_FILE, self.folder / TRAINING_FILE
         if not resume:
-            there = [path.name for path in (model, state) if path.exists()]
+            kept = self.kept_models().values()
+            there = [path.name for path in (model, state, *kept) if path.exists()]
             if there and not overwrite:
                 raise UsageError(
                     f"--out {self.folder} already holds a run ({there[0]}); "
@@ -211,15 +217,14 @@ class RunFolder:
         """Write the configuration; with ``anew`` what an earlier run left goes away first."""
         if anew:
             for name in (TRAINING_FILE, MODEL_FILE, METRICS_FILE, CONFIG_FILE):
-                try:
-                    (self.folder / name).unlink(missing_ok=True)
-                except OSError as error:
-                    raise FileError.of("remove", self.folder / name, error) from None
+                _remove(self.folder / name)
+            for path in self.kept_models().values():
+                _remove(path)
         write_atomically(self.folder / CONFIG_FILE, [config.to_toml().encode()])
 
-    def write_model(self, loop: Loop, scores: dict[str, float]) -> None:
+    def write_model(self, loop: Loop, scores: dict[str, float], name: str = MODEL_FILE) -> None:
         write_model(
-            self.folder / MODEL_FILE,
+            self.folder / name,
             config=loop.config,
             tokenizer=loop.task.tokenizer,
             source_tokenizer=loop.task.source_tokenizer,
@@ -230,9 +235,43 @@ class RunFolder:
                 "epochs": round(loop.epochs_done, 4),
                 "train_sha256": self.train_sha256,
                 "train_tokens": loop.task.train_tokens,
+                **loop.task.provenance,
                 "torch": torch.__version__,
             },
         )
+
+    # -- the models of the last validations ------------------------------------------------------
+
+    def keep_model(self, loop: Loop, scores: dict[str, float]) -> None:
+        """Write the model of a validation beside the best one, its step in eight digits: names
+        sort as steps do."""
+        self.write_model(loop, scores, f"model-{loop.step:08d}.safetensors")
+
+    def kept_models(self) -> dict[int, Path]:
+        """Those that are there, by step, in order. Raises FileError for a folder that cannot be
+        read."""
+        try:
+            paths = list(self.folder.iterdir())
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise FileError.of("read", self.folder, error) from None
+        found = ((_KEPT_FILE.fullmatch(path.name), path) for path in paths)
+        return dict(sorted((int(match[1]), path) for match, path in found if match))
+
+    def drop_models(self, keep: int, step: int) -> None:
+        """Remove all but the last ``keep`` models of steps up to ``step``, once the state of that
+        step is saved: what a kill left of later steps will be done again. With 0 none is kept, and
+        what is there is left alone."""
+        if not keep:
+            return
+        models = self.kept_models()
+        last = [number for number in models if number <= step][-keep:]
+        for number, path in models.items():
+            if number not in last:
+                _remove(path)
+
+    # -- the state to go on from -----------------------------------------------------------------
 
     def weights_sha256(self) -> str:
         return read_header(self.folder / MODEL_FILE).weights_sha256
@@ -301,3 +340,11 @@ class RunFolder:
         except OSError as error:
             raise FileError.of("write", path, error) from None
         self._metrics_bytes = min(size, length)
+
+
+def _remove(path: Path) -> None:
+    """Raises FileError for what is there and stays."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError.of("remove", path, error) from None

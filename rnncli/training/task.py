@@ -41,6 +41,7 @@ class Task(Protocol):
     ``valid_tokens`` are so many of those. ``tokenizer`` is None where there is no text, and
     ``source_tokenizer`` where no source has a vocabulary of its own. The data is told by its
     fingerprints (SHA-256 in hexadecimal), ``train_sha256`` and ``valid_sha256`` (empty for none);
+    ``provenance`` is what else a model's file says about where it comes from;
     ``notes`` are sentences about it for the user. For an estimate of the work: ``batch_text`` says
     how large a piece is, in words, ``positions`` how many predictions the usual one holds, and
     ``outputs`` how many numbers the output layer gives for each.
@@ -51,6 +52,7 @@ class Task(Protocol):
     notes: tuple[str, ...]
     train_sha256: list[str]
     valid_sha256: str
+    provenance: dict[str, int]
     pieces: int
     train_tokens: int
     valid_tokens: int

@@ -72,16 +72,18 @@ def open_task(
 
 
 def read_text(data: DataConfig) -> tuple[list[list[Pair]], list[Pair] | None, list[str]]:
-    """Training pairs, file by file, what is validated on, and sentences about what was held out.
-    Raises as ``read_pairs``; DataError where there are none."""
+    """Training pairs, file by file, what is validated on, and sentences about what was held out or
+    replaced. Raises as ``read_pairs``; DataError where there are none."""
     if data.strip_lines:
         raise UsageError("data.strip_lines: pairs are taken as they are; use false")
-    train = [list(read_pairs(files)) for files in pair_files(data.train, data.source, data.target)]
-    valid: list[Pair] | None = None
     notes: list[str] = []
+    train = [
+        list(read_pairs(files, notes)) for files in pair_files(data.train, data.source, data.target)
+    ]
+    valid: list[Pair] | None = None
     if data.valid is not None or data.valid_source is not None:
         files = PairFiles(data.valid, data.valid_source, data.valid_target)
-        valid = list(read_pairs(files))
+        valid = list(read_pairs(files, notes))
         if not valid:
             raise DataError(f"{files.name}: empty; give some pairs to validate on")
     elif data.valid_fraction and len(train[-1]) > 1:
@@ -164,6 +166,8 @@ class Translation:
         self.notes = tuple(notes)
         self.train_sha256 = [pairs.fingerprint for pairs in self._train]
         self.valid_sha256 = self._valid.fingerprint if self._valid else ""
+        longest = max(len(source) for pairs in self._train for source in pairs.sources)
+        self.provenance = {"longest_source": longest}
         self.train_tokens = sum(pairs.target_tokens for pairs in self._train)
         self.valid_tokens = self._valid.target_tokens if self._valid else 0
         self._model = EncoderDecoder(

@@ -37,6 +37,7 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     H = int(fixed.get("model.hidden_size", H))
     look_up = str(fixed.get("model.look_up", "after"))
     every_step = fixed.get("model.context") == "every-step"
+    dot = fixed.get("model.attention") == "dot"
     risk = bool(fixed.get("training.risk_candidates"))
     rate = float(fixed.get("regularization.dropout", 0.2 if small else _dropout(passes)))
     values: dict[str, Any] = {
@@ -44,7 +45,7 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "model.layers": 2 if look_up == "layers" else 1,
         "model.hidden_size": H,
         "model.embedding_size": H,
-        "model.direction": "bidirectional",
+        "model.direction": "forward" if dot else "bidirectional",
         "model.attention": "none" if every_step else "general",
         "model.bridge": "linear",
         "model.tied": True,
@@ -80,6 +81,11 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
             []
             if "model.hidden_size" in fixed
             else [f"size: {H} units a layer, a direction of the encoder and in the decoder"]
+        ),
+        *(
+            ["direction: forward, since dot needs annotations of the decoder's size"]
+            if dot and "model.direction" not in fixed
+            else []
         ),
         *(
             [f"regularisation: dropout {rate:g}, for about {passes:.2g} passes over the pairs"]

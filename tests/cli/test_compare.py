@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from rnncli.checkpoint import read_training_state
-from rnncli.cli.compare import _measured
+from rnncli.cli.compare import _cells_of, _columns, _measured
+from rnncli.config import Config
 from rnncli.errors import RnncliError, UsageError
 from rnncli.files import lock_run
+from rnncli.training.compare import Candidate, Outcome, Row
 from rnncli.training.run_folder import read_run_config
 from rnncli.training.worker import run_here
 from tests.cli.in_process import Run, in_process
@@ -81,6 +83,36 @@ def test_a_table_and_what_is_done_is_not_done_again(compare: Run, tmp_path: Path
 )
 def test_a_spread_has_two_figures(mean: float, spread: float, text: str) -> None:
     assert _measured(mean, spread) == text
+
+
+def test_the_share_of_successes_has_a_column() -> None:
+    found = Outcome(score=0.16, score_name="squared_error", success=0.25)
+    rows = [Row(Candidate(name, Config()), (found,)) for name in ("lstm", "gru")]
+    assert _columns(rows, success=True)[3:5] == ("valid squared error", "success")
+    assert _cells_of(rows[0], success=True)[3:5] == ("0.1600", "0.250")
+    for success in (True, False):
+        assert len(_columns(rows, success)) == len(_cells_of(rows[0], success)) == 8 + success
+
+
+def test_scores_of_different_things_are_refused(compare: Run, tmp_path: Path) -> None:
+    def configuration(name: str, text: str) -> tuple[str, str]:
+        (tmp_path / f"{name}.toml").write_text(f"{text}\n[model]\nhidden_size = 8\n")
+        return "--config", f"{name}.toml"
+
+    char = configuration("char", '[tokenizer]\nkind = "char"')
+    word = configuration("word", '[tokenizer]\nkind = "word"')
+    pieces = configuration("pieces", '[tokenizer]\nkind = "bpe"\nvocab_size = 300')
+    more = configuration("more", '[tokenizer]\nkind = "bpe"')
+    music = configuration("music", 'task = "music"')
+    for one, other, message in (
+        (char, word, "char predicts characters and word words, and a perplexity by one"),
+        (pieces, more, "pieces predicts 300 pieces (bpe) and more 8,000 pieces (bpe)"),
+        (char, music, "char has task = 'lm' and music 'music'"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(message)):
+            compare("text.txt", *one, *other, "--out", "a")
+    out = compare("text.txt", *char, *word, "--out", "a", "--tokenizer", "char", "--dry-run")
+    assert [line.split()[0] for line in out.splitlines()] == ["cell", "char", "word"]
 
 
 def test_a_run_that_fails_is_a_row(compare: Run, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 import typer
 
 from rnncli import cli
-from rnncli.cli.generate import _stream, _visible
+from rnncli.cli.generate import _read_prompt, _stream, _visible
 from rnncli.decoding.sampling import Piece, Sample
 from rnncli.errors import FileError, UsageError
 from rnncli.loading import load_language_model
@@ -179,6 +179,13 @@ def test_the_prompt_from_everywhere_is_the_same(generate, char, tmp_path):
     done = run_cli("generate", char, "--prompt", "-", *args, input=b"the\ncat\n")
     assert done.stdout.decode() == expected
     assert expected != generate(char, "--prompt", "the\ncat\n", *args).out
+
+
+def test_a_byte_order_mark_before_a_prompt_is_dropped(tmp_path):
+    (tmp_path / "prompt").write_bytes("\ufeffthe \ufeff\n".encode())
+    path = str(tmp_path / "prompt")
+    assert _read_prompt(None, path, any_bytes=False) == "the \ufeff"
+    assert _read_prompt(None, path, any_bytes=True) == "\ufeffthe \ufeff"
 
 
 def test_a_prompt_that_is_not_utf8(generate, char, byte, tmp_path):

@@ -4,13 +4,15 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rnncli.cli.gradients import BAR_WIDTH, bar
+from rnncli.cli.gradients import BAR_WIDTH, _training_lines, bar, peaks
 from rnncli.cli.svg import Line, Panel, draw
 from rnncli.errors import UsageError
+from rnncli.evaluation.gradients import TrainingNorms
 from tests.cli.in_process import Run, in_process
 from tests.helpers import tiny_model
 from tests.training.runs import run as train
@@ -57,7 +59,12 @@ def test_json_has_every_number(folder, rnncli):
         assert (matrix["name"], len(matrix["singular_values"])) == ("W_hh", 8)
         assert [s["name"] for s in layer["saturation"]] == ["h"]
     training = found["training"]
-    assert len(training["steps"]) == len(training["norms"]) > 20
+    assert set(training) == {
+        "steps", "norms", "largest", "counted_steps", "clipped_steps", "clip_norm",
+    }  # fmt: skip
+    assert training["counted_steps"] == len(training["steps"]) == len(training["norms"]) > 20
+    assert training["largest"] == training["norms"], "a report for every step"
+    assert training["clipped_steps"] == sum(norm > 0.3 for norm in training["norms"])
     assert training["clip_norm"] == 0.3
 
 
@@ -77,8 +84,11 @@ def test_plain_text(folder, rnncli):
     assert re.search(r"multiplied by [\d.]+ with every step further back: it halves in", out)
     assert re.search(r"^W_hh +8 x 8 +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+$", out, re.M)
     assert re.search(r"^h +[\d.]+ % +[\d.]+ %$", out, re.M)
-    assert re.search(r"^gradient norm in training, steps 1 to \d+: [▁-█]{20,40}$", out, re.M)
-    assert re.search(r"median [\d.]+, largest [\d.]+, of \d+ reported; \d+ % above clip_norm", out)
+    assert re.search(
+        r"^largest gradient norms in training, to step \d+: [▁-█]{20,40}\n"
+        r"  of \d+ steps: largest [\d.]+, \d+ % above clip_norm 0.3; "
+        r"of \d+ reported: median [\d.]+$", out, re.M,
+    )  # fmt: skip
     assert rnncli.err == ""
 
 
@@ -91,6 +101,55 @@ def test_a_model_of_gates_without_a_text(tmp_path, rnncli):
     assert "by W_hh" not in out
     assert "in training" not in out
     assert f"{path} reads 16 windows of 5 tokens drawn at random" in rnncli.err
+
+
+def test_training_is_told_by_all_of_its_steps():
+    """The curve shows each peak, and shares are of the steps, not of the reports."""
+    largest = [1.0] * 100
+    largest[37] = 50.0
+    norms = TrainingNorms(list(range(10, 1010, 10)), [0.5] * 100, largest, 1000, 20, 0.9)
+    curve, numbers = _training_lines(norms)
+    assert curve.endswith(f"to step 1,000: {'▁' * 15}█{'▁' * 24}")
+    assert numbers == (
+        "  of 1,000 steps: largest 50, 2 % above clip_norm 0.9; of 100 reported: median 0.5"
+    )
+    _, numbers = _training_lines(replace(norms, clip_norm=0.0))
+    assert "clip_norm" not in numbers
+    assert peaks([3.0, 1.0, 2.0], 40) == [3.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("model", "rows"),
+    [
+        ({"cell": "elman", "nonlinearity": "relu"}, [r"h +[\d.]+ % +-"]),
+        ({"cell": "mingru"}, [r"forget +[\d.]+ % +[\d.]+ %"]),
+        ({"cell": "sru", "recurrent_vectors": True}, []),
+    ],
+)
+def test_saturation_of_what_has_ends(model, rows, rnncli, tmp_path):
+    path = tiny_model(tmp_path, layers=1, hidden_size=6, **model)
+    _, found, after = rnncli(path, "--steps", 5).partition("saturated")
+    assert bool(found) == bool(rows)
+    lines = after.splitlines()[1:]
+    assert len(lines) == len(rows)
+    assert all(re.fullmatch(row, line) for row, line in zip(rows, lines, strict=True))
+
+
+def test_layers_that_read_backward_have_no_jacobians(rnncli, tmp_path):
+    order = (
+        'task = "synthetic:order"\n[training]\nstate = "reset"\nbptt = 0\n[synthetic]\nlag = 12\n'
+        '[model]\nlayers = 1\nhidden_size = 4\ndirection = "{}"\n'
+    )
+    for direction, jacobians in (("bidirectional", 1), ("backward", 0)):
+        config, picture = tmp_path / "order.toml", tmp_path / "order.svg"
+        config.write_text(order.format(direction))
+        out = rnncli(config, "--windows", 2, "--svg", picture)
+        assert out.count("|dL(t)/dh(k)|") == jacobians + 1
+        assert out.count("|dh(t)/dh(k)|") == out.count("bound") == jacobians
+        assert out.count("read backward: h(t) is the first state") == 1
+        assert picture.read_text().count("and its bounds") == jacobians
+        found = json.loads(rnncli(config, "--windows", 2, "--json"))["layers"]
+        assert [layer["jacobians"] is None for layer in found] == [False] * jacobians + [True]
 
 
 def test_svg(folder, rnncli, tmp_path):

@@ -63,9 +63,9 @@ def test_every_option_is_described(name):
 
 
 def sandbox(folder: Path) -> None:
-    """What the examples find: texts, a tokenizer, the folder of a run with a model, music with a
-    model of its own in ``tunes``, pairs with one in ``translator`` and another system's ``other``
-    translations."""
+    """What the examples find: texts, a tokenizer, the folder of a run with its best model and two
+    that it kept, music with a model of its own in ``tunes``, pairs with one in ``translator`` and
+    another system's ``other`` translations."""
     text = (ROOT / "sample_data" / "book.txt").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.strip()]
     for name, part in (("book", lines[:200]), ("valid", lines[200:220]), ("test", lines[220:240])):
@@ -74,14 +74,15 @@ def sandbox(folder: Path) -> None:
     write_tokenizer(folder / "book.tok", tokenizer)
     config = Config(tokenizer=TokenizerConfig(kind="bpe", vocab_size=500), model=TINY)
     (folder / "run").mkdir()
-    write_model(
-        folder / "run" / "model.safetensors",
-        config=config,
-        tokenizer=tokenizer,
-        weights=LanguageModel(TINY, tokenizer.vocab_size).state_dict(),
-        scores={"valid_nats_per_token": 6.2},
-        provenance={},
-    )
+    for name in ("model", "model-00000010", "model-00000020"):
+        write_model(
+            folder / "run" / f"{name}.safetensors",
+            config=config,
+            tokenizer=tokenizer,
+            weights=LanguageModel(TINY, tokenizer.vocab_size).state_dict(),
+            scores={"valid_nats_per_token": 6.2},
+            provenance={},
+        )
 
     shutil.copy(ROOT / "sample_data" / "music.txt", folder)
     (folder / "tunes").mkdir()

@@ -53,6 +53,23 @@ def evaluate(capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
     yield from in_process("evaluate", capfd)
 
 
+def test_byte_order_marks_are_no_text(folder: Path, evaluate: Run, tmp_path: Path) -> None:
+    """Neither of sources, nor of references, nor of another system's translations."""
+    marked = {name: tmp_path / name for name in ("s", "t")}
+    for name, path in marked.items():
+        path.write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    outs = [
+        evaluate(folder / "a", "--source", files["s"], "--target", files["t"], "--json",
+                 "--against-output", files["t"])
+        for files in ({name: folder / name for name in marked}, marked)
+    ]  # fmt: skip
+    figures = [json.loads(out) for out in outs]
+    for one in figures:
+        del one["against"]["name"]
+    assert figures[0] == figures[1]
+    assert figures[1]["against"]["exact_match"] == 1.0
+
+
 # -- score -----------------------------------------------------------------------------------
 
 

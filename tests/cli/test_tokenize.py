@@ -45,6 +45,7 @@ ODD = [
     *("\u2028line\u2029separators\u0085".encode(), "\u2581mark \u2581 no\u00a0break".encode()),
     "😀\u0301 ﷽ \U0010ffff".encode(),
 ]
+BOM = b"\xef\xbb\xbf"
 BAD = [b"\xff", b"caf\xe9", b"\xed\xa0\x80", b"\xf5\x80", b"ok \xc3"]
 
 
@@ -106,6 +107,8 @@ def filters(folder: Path) -> Iterator[dict[tuple[str, ...], Filter]]:
         command: Filter("tokenize", *command[:-1], folder / f"{command[-1]}.tok")
         for command in commands
     }
+    for filter in made.values():  # a byte-order mark is one only in the very first line
+        filter([b""])
     yield made
     for filter in made.values():
         filter.close()
@@ -284,15 +287,19 @@ def read_in_pieces(pieces: list[bytes], max_lines: int) -> list[list[str]]:
 
 
 @given(
+    mark=st.sampled_from([b"", BOM, BOM + BOM, BOM[:2]]),
     data=st.binary(max_size=60).map(lambda data: data.replace(b"\0", b"\n")),
     cuts=st.lists(st.integers(0, 60)),
     max_lines=st.integers(1, 5),
 )
-def test_the_same_lines_however_they_come(data, cuts, max_lines):
+def test_the_same_lines_however_they_come(mark, data, cuts, max_lines):
+    """Less a byte-order mark at the very start."""
+    data = mark + data
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     pieces = [data[a:b] for a, b in itertools.pairwise(places)]
     batches = read_in_pieces(pieces, max_lines)
     assert all(0 < len(batch) <= max_lines for batch in batches)
+    data = data.removeprefix(BOM)
     expected = data.removesuffix(b"\n").split(b"\n") if data else []
     assert [line for batch in batches for line in batch] == [
         line.decode(errors="replace") for line in expected
@@ -304,6 +311,20 @@ def test_a_fast_pipe_is_batched_and_a_slow_one_answered(tmp_path):
     with open_lines(str(tmp_path / "x")) as reader:
         assert [len(batch) for batch in reader.batches(300)] == [300, 300, 300, 100]
     assert read_in_pieces([b"a\nb\nc", b"d\n", b"e"], 300) == [["a", "b"], ["cd"], ["e"]]
+
+
+def test_a_byte_order_mark_is_dropped_at_the_very_start(tmp_path):
+    """Unless the reader takes any bytes, and passes them on."""
+    text = BOM + b"a\n" + BOM + b"b\n"
+    (tmp_path / "x").write_bytes(text)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(text))
+    for name in ("x", "x.gz"):
+        for any_bytes, first in ((False, "a"), (True, "\ufeffa")):
+            with open_lines(str(tmp_path / name), any_bytes=any_bytes) as reader:
+                assert list(reader.batches(10)) == [[first, "\ufeffb"]]
+    (tmp_path / "x").write_bytes(BOM)
+    with open_lines(str(tmp_path / "x")) as reader:
+        assert list(reader.batches(10)) == []
 
 
 def test_gzip_that_is_damaged(tmp_path):

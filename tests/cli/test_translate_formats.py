@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rnncli.checkpoint import read_model, write_model
 from rnncli.errors import DataError, UsageError
 from rnncli.evaluation.nbest import parse
 from tests.cli.in_process import Run, in_process
@@ -204,6 +205,32 @@ def test_what_cannot_be_translated_is_a_line_and_a_warning(
     assert "line 1: nothing in it was seen in training: 'жщю'" in translate.err
     assert translate.err.count("nothing in it was seen") == 4
     assert "2 more lines: nothing in it was seen" in translate.err
+    assert "as long as" not in translate.err  # its file does not say what it has seen
+
+
+def test_a_line_far_longer_than_any_in_training_is_warned_about(
+    translate: Run, tmp_path: Path
+) -> None:
+    run = write_translator(tmp_path / "run", "word", provenance={"longest_source": 3})
+    path = tmp_path / "text"
+    path.write_text("cat " * 6 + "\n" + "cat " * 7 + "\n")
+    assert translate(run, path, "--beam-size", 1).count("\n") == 2
+    warning = "line 2: more than twice as long as any line in training (3 tokens): 'cat cat "
+    assert warning in translate.err
+    assert "line 1: more than twice" not in translate.err
+    saved = read_model(run)
+    write_model(
+        run / "model.safetensors",
+        config=saved.config.with_values({"data.max_length": 5}),
+        tokenizer=saved.tokenizer,
+        weights=saved.weights,
+        scores={},
+        provenance=saved.header.provenance,
+    )
+    translate(run, path, "--beam-size", 1)
+    assert "more than twice" not in translate.err
+    for number in (1, 2):
+        assert f"line {number}: longer than any line in training (5 tokens)" in translate.err
 
 
 def test_lengths_and_repeats(translate: Run, folder: Path, sources: Path) -> None:

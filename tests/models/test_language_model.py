@@ -51,6 +51,8 @@ SHAPES = [{}, {"input": "one-hot"}, {"tied": True}, {"initial_state": "learned"}
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("more", [*SHAPES, {"output": "adaptive"}], ids=str)
 def test_steps_give_the_log_probabilities_of_the_whole_run(cell: str, more: dict[str, Any]) -> None:
+    if cell == "slstm" and "initial_state" in more:
+        pytest.skip("its start cannot be learned")
     model = make(cell=cell, **more)
     inputs, targets = text()
     nats, last = model.nats(inputs, targets, model.start(None, B), RUN)

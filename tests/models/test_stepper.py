@@ -57,6 +57,8 @@ def largest_difference(model: LanguageModel, precision: str, rows: int) -> float
     ids=str,
 )  # fmt: skip
 def test_float32_is_the_models_own_step(cell: str, more: dict[str, Any], rows: int) -> None:
+    if cell == "slstm" and "initial_state" in more:
+        pytest.skip("its start cannot be learned")
     assert largest_difference(make(cell=cell, **more), "float32", rows) < 1e-5
 
 
@@ -164,7 +166,7 @@ def test_reading_a_prompt_equals_stepping_through_it(
     cell: str, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stepper_module, "_PROMPT_PIECE", 5)
-    model = make(cell=cell, initial_state="learned")
+    model = make(cell=cell, initial_state="zero" if cell == "slstm" else "learned")
     prompt = torch.randint(V, (length,), generator=torch.Generator().manual_seed(2)).tolist()
     state: State = model.start(None, 1)
     for token in prompt[:-1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from rnncli.models.language_model import LanguageModel
 from rnncli.nn.cells import make_cell
 from rnncli.nn.cells.base import Cell
 from rnncli.nn.recurrence import engines, run
-from rnncli.nn.stack import Run
+from rnncli.nn.stack import Run, Stack
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig, RegularizationConfig
 from tests.nn.cases import KINDS, H, I, assert_equal, make, random_input, randomize
@@ -210,6 +211,14 @@ def test_heads_must_divide_the_units() -> None:
         make_cell(ModelConfig(cell="slstm", heads=3), I, H)
     with pytest.raises(UsageError, match=r"model\.zoneout_cell: .*use model\.zoneout"):
         make_cell(ModelConfig(cell="slstm", zoneout_cell=0.1), I, H)
+
+
+def test_what_an_slstm_divides_by_cannot_learn_its_start() -> None:
+    for cell in ("slstm", "lstm,slstm"):
+        config = ModelConfig(cell=cell, hidden_size=H, initial_state="learned", zoneout=0.1)
+        with pytest.raises(UsageError, match=rf"model\.initial_state: {cell} divides .*'zero'"):
+            Stack(config, I)
+        Stack(replace(config, initial_state="zero"), I)
 
 
 # -- IndRNN ---------------------------------------------------------------------------------------

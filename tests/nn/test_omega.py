@@ -313,6 +313,7 @@ def test_where_it_has_nothing_to_act_on() -> None:
     [
         ({"training.engine": "vendor"}, "the engine 'vendor' does not keep every step's state"),
         ({"model.zoneout": 0.1}, "zoneout draws anew"),
+        ({"training.accumulate": 2}, r"weighs pieces .*use training\.accumulate = 1"),
         ({"regularization.omega": -1.0}, "regularization.omega: -1.0 is out of range"),
     ],
 )

@@ -36,6 +36,21 @@ def test_a_table_and_two_files_are_the_same(tmp_path: Path) -> None:
     assert list(read_pairs(PairFiles(source=source, target=target))) == pairs
 
 
+def test_lines_that_are_not_utf8_are_counted_once_all_are_read(tmp_path: Path) -> None:
+    source, target = tmp_path / "s", tmp_path / "t"
+    source.write_bytes(b"a\nb\xff\nc\n")
+    target.write_bytes(b"\xffx\ny\n\xff\xff\n")
+    notes: list[str] = []
+    pairs = read_pairs(PairFiles(source=str(source), target=str(target)), notes)
+    assert list(pairs) == [("a", "\ufffdx"), ("b\ufffd", "y"), ("c", "\ufffd\ufffd")]
+    assert sorted(notes) == [
+        f"{source}: 1 of 3 lines were not UTF-8; each has U+FFFD for what was not.",
+        f"{target}: 2 of 3 lines were not UTF-8; each has U+FFFD for what was not.",
+    ]
+    assert list(read_pairs(PairFiles(table=write(tmp_path / "p", "a\tb\n")), notes))
+    assert len(notes) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

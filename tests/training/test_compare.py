@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rnncli.cell_table import CELLS
 from rnncli.checkpoint import read_header
 from rnncli.config import Config
 from rnncli.errors import Interrupted, UsageError
@@ -20,6 +22,7 @@ from rnncli.training.compare import (
     Outcome,
     Run,
     Trainer,
+    _score,
     base_config,
     cell_candidates,
     compare,
@@ -27,6 +30,7 @@ from rnncli.training.compare import (
     make_rows,
     plan_runs,
     settle,
+    with_one_precision,
 )
 from rnncli.training.events import EvalReport, Event, Finished, Started, StepReport
 from rnncli.training.loop import train
@@ -124,7 +128,7 @@ def interrupt() -> None:
 def test_what_diverges_is_a_row_and_the_others_go_on(text: Path, tmp_path: Path) -> None:
     wild = {"optimizer.name": "sgd", "optimizer.lr": 1e38, "optimizer.clip_norm": 0.0}
     base = tiny(text)
-    missing = base.with_values({"training.engine": "closed", "model.cell": "gru"})
+    missing = base.with_values({"training.engine": "scan", "model.cell": "gru"})
     candidates = [
         Candidate("wild", base.with_values(wild)),
         Candidate("refused", missing),
@@ -139,7 +143,7 @@ def test_what_diverges_is_a_row_and_the_others_go_on(text: Path, tmp_path: Path)
     wild_row, refused, tame = first
     assert wild_row.failures[0].diverged
     assert "were not finite" in wild_row.to_dict()["failures"][0]
-    assert "'closed' does not run GRU" in refused.failures[0].failure
+    assert "'scan' does not run GRU" in refused.failures[0].failure
     assert not tame.failures
     assert math.isnan(wild_row.mean("score"))
 
@@ -153,34 +157,91 @@ def test_another_run_in_the_folder_is_not_taken_for_this_one(text: Path, tmp_pat
 
 
 def test_what_was_chosen_is_kept(text: Path, tmp_path: Path) -> None:
-    fixed = {"data.train": [str(text)], "training.max_steps": 3}
-    base, reasons = base_config(fixed, "elman nonlinearity=relu", tmp_path)
+    fixed = {
+        "data.train": [str(text)], "training.max_steps": 3, "training.precision": "float32",
+    }  # fmt: skip
+    base, reasons = base_config(fixed, ["elman nonlinearity=relu"], tmp_path)
     assert reasons
     assert (base.model.cell, base.model.nonlinearity) == ("elman", None)
     keep_base(base, tmp_path)
-    again, _ = base_config({"optimizer.lr": 0.25}, "elman", tmp_path)
+    again, _ = base_config({"optimizer.lr": 0.25}, ["elman"], tmp_path)
     assert again == base.with_values({"optimizer.lr": 0.25})
+
+
+def test_the_order_of_the_cells_changes_nothing(text: Path, tmp_path: Path) -> None:
+    synthetic = {"task": "synthetic:adding", "synthetic.lag": 20, "training.max_seconds": 9.0}
+    by_text = {
+        "data.train": [str(text)], "tokenizer.kind": "word", "model.hidden_size": 8,
+        "training.epochs": 30, "training.precision": "float32",
+    }  # fmt: skip
+    few = ["mingru", "echo-state", "elman", "gru optimizer.name=sgd"]
+    more = [*few, "lstm forget_bias=0", "lstm"]
+    for fixed, cells in itertools.product((synthetic, by_text), (few, more)):
+        found = []
+        for order in (cells, cells[::-1], [*cells[2:], *cells[:2]]):
+            base, _ = base_config(fixed, order, tmp_path)
+            found.append({c.label: c.config for c in cell_candidates(base, order, fixed)})
+        assert found[0] == found[1] == found[2]
+        assert found[0]["mingru"].optimizer.lr == found[0]["gru optimizer.name=sgd"].optimizer.lr
+    plain = base_config(synthetic, ["elman", "lstm"], tmp_path)[0]
+    elman, lstm = cell_candidates(plain, ["elman", "lstm"], synthetic)
+    assert lstm.config.model.forget_bias == round(math.log(20), 2)
+    assert elman.config.model.forget_bias is None
+    # One cell heeds all that any does, so that settings chosen for it are there for all.
+    assert all(row.recurrent for row in CELLS.values() if row.forgets)
+
+
+def test_what_auto_means_is_measured_once(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed = {"data.train": [str(text)], "training.max_steps": 3, "training.threads": 1}
+    auto = tiny_config(text)
+    candidates = [Candidate("a", auto), Candidate("b", auto), Candidate("c", tiny(text))]
+
+    def precisions(out: Path) -> list[str]:
+        return [c.config.training.precision for c in with_one_precision(candidates, out)]
+
+    monkeypatch.setattr("rnncli.runtime._bfloat16_pays", lambda kind: True)
+    base, _ = base_config(fixed, ["elman"], tmp_path)
+    keep_base(base, tmp_path)
+    assert precisions(tmp_path) == ["bfloat16", "bfloat16", "float32"]
+    (tmp_path / "b-1").mkdir()
+    begun = with_one_precision(candidates, tmp_path)[1].config
+    (tmp_path / "b-1" / "config.toml").write_text(begun.to_toml())
+    monkeypatch.setattr("rnncli.runtime._bfloat16_pays", lambda kind: False)
+    for given in (fixed, {**fixed, "training.precision": "auto"}):
+        assert base_config(given, ["elman"], tmp_path)[0] == base
+    assert base.training.precision == "bfloat16"
+    now = {**fixed, "training.precision": "float32"}
+    assert base_config(now, ["elman"], tmp_path)[0].training.precision == "float32"
+    assert precisions(tmp_path) == ["bfloat16", "bfloat16", "float32"]
+    assert precisions(tmp_path / "other") == ["float32"] * 3
 
 
 def test_what_was_chosen_for_one_cell_is_left_out_where_another_has_no_use_for_it(
     text: Path, tmp_path: Path
 ) -> None:
-    fixed = {"data.train": [str(text)], "training.epochs": 30, "model.hidden_size": 8}
-    base, _ = base_config(fixed, "lstm", tmp_path)
+    fixed = {
+        "data.train": [str(text)], "training.epochs": 30, "model.hidden_size": 8,
+        "training.precision": "float32",
+    }  # fmt: skip
+    base, _ = base_config(fixed, ["mingru", "lstm"], tmp_path)
     assert base.regularization.weight_drop > 0
     lstm, mingru = cell_candidates(base, ["lstm", "mingru"], fixed)
     assert lstm.config == base
     assert mingru.config.regularization.weight_drop == 0
     assert mingru.config.regularization.dropout == base.regularization.dropout
     keep_base(base, tmp_path)
-    again, _ = base_config(fixed, "mingru", tmp_path)  # named first the next time
-    assert cell_candidates(again, ["mingru"], fixed)[0].config == mingru.config
+    for cells in (["mingru"], ["mingru", "lstm"], ["lstm", "mingru"]):
+        again, _ = base_config(fixed, cells, tmp_path)
+        for candidate in cell_candidates(again, cells, fixed):
+            assert candidate.config == {"lstm": lstm, "mingru": mingru}[candidate.label].config
     given = {**fixed, "regularization.weight_drop": 0.25}
-    base, _ = base_config(given, "lstm", tmp_path)
+    base, _ = base_config(given, ["lstm"], tmp_path)
     with pytest.raises(UsageError, match=r"regularization\.weight_drop: mingru has no matrix"):
         cell_candidates(base, ["lstm", "mingru"], given)
     with pytest.raises(UsageError, match=r"regularization\.weight_drop: mingru has no matrix"):
-        base_config(given, "mingru", tmp_path)
+        base_config(given, ["lstm", "mingru"], tmp_path / "new")
 
 
 def test_other_tasks_have_their_own_score(tmp_path: Path) -> None:
@@ -189,13 +250,18 @@ def test_other_tasks_have_their_own_score(tmp_path: Path) -> None:
         "training.threads": 1, "training.batch_size": 4, "synthetic.valid_sequences": 20,
         "synthetic.lag": 10,
     }  # fmt: skip
-    base, _ = base_config(fixed, "elman", tmp_path)
+    base, _ = base_config(fixed, ["elman", "mingru"], tmp_path)
     settled = settle(cell_candidates(base, ["elman", "mingru"]), "hidden")
     elman, mingru = make_rows(settled, outcomes(plan_runs(settled, 1, tmp_path)))
     assert elman.score_name == mingru.score_name == "squared_error"
     *_, finished = metrics(tmp_path / "elman-1")
     assert elman.mean("score") == finished["best_score"] < 2
-    assert elman.candidate.parameters == read_header(tmp_path / "elman-1").parameters
+    header = read_header(tmp_path / "elman-1")
+    assert elman.candidate.parameters == header.parameters
+    assert elman.mean("success") == header.scores["valid_success"]
+    assert elman.to_dict()["valid_success"] == elman.mean("success")
+    # The model that solved it is kept, and may not have been the one of the lowest loss.
+    assert _score({"valid_nats": 0.3, "valid_success": 1.0}, 0.2) == ("nats", 0.2)
 
 
 def test_a_process_of_its_own(text: Path, tmp_path: Path) -> None:
@@ -214,7 +280,7 @@ def test_a_process_of_its_own(text: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_process_says_what_went_wrong(text: Path, tmp_path: Path) -> None:
-    config = tiny(text, model__cell="gru", training__engine="closed")
+    config = tiny(text, model__cell="gru", training__engine="scan")
     assert list(run_apart(config, tmp_path)) == list(run_here(config, tmp_path))
     wild = tiny(text, optimizer__name="sgd", optimizer__lr=1e38, optimizer__clip_norm=0.0)
     *_, last = run_apart(wild, tmp_path)
@@ -247,8 +313,21 @@ def test_encoder_decoders_are_counted_as_they_are_trained(tmp_path: Path) -> Non
         "task": "translate", "data.train": [str(pairs)], "model.hidden_size": 16,
         "training.max_steps": 1, "training.threads": 1,
     }  # fmt: skip
-    base, _ = base_config(fixed, "lstm", tmp_path / "out")
+    base, _ = base_config(fixed, ["lstm", "gru"], tmp_path / "out")
     for candidate in settle(cell_candidates(base, ["lstm", "gru"]), "hidden"):
         events = list(run_here(candidate.config, tmp_path / candidate.label))
         (started,) = [event for event in events if isinstance(event, Started)]
         assert started.parameters == candidate.parameters
+
+
+def test_a_vocabulary_of_the_source_counts(tmp_path: Path) -> None:
+    """In whatever order configurations come that differ in nothing else."""
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("".join(f"a b {k}\tx y\n" for k in range(30)))
+    values = {"task": "translate", "data.train": [str(pairs)], "tokenizer.kind": "word"}
+    sizes = {"model.hidden_size": 8, "model.embedding_size": 8, "training.state": "reset"}
+    one = Candidate("one", Config().with_values({**values, **sizes}))
+    own = Candidate("own", one.config.with_values({"source_tokenizer.kind": "word"}))
+    found = [{c.label: c.parameters for c in settle(o, "none")} for o in ([one, own], [own, one])]
+    assert found[0] == found[1]
+    assert found[0]["one"] != found[0]["own"]

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from rnncli.config import Config
-from rnncli.errors import FileError
+from rnncli.errors import FileError, UsageError
+from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.sections import DataConfig
 from rnncli.training import defaults, translation_defaults
 from rnncli.training.tasks import choose
@@ -181,3 +182,22 @@ def test_translation_grows_with_the_time(tmp_path: Path, monkeypatch: pytest.Mon
     fixed = {"task": "translate", "training.epochs": 5, "model.look_up": "layers"}
     values, _ = choose(DataConfig(train=(str(pairs),)), fixed)
     assert (values["model.layers"], values["regularization.dropout"]) == (2, 0.2)
+
+
+def test_dot_attention_is_given_annotations_of_its_size(tmp_path: Path) -> None:
+    """By an encoder that reads one way, unless a direction is asked for."""
+    pairs = tmp_path / "p.tsv"
+    pairs.write_text("a boat\tein Boot\n" * 40)
+    data = DataConfig(train=(str(pairs),))
+    for attention, direction in (("dot", "forward"), ("general", "bidirectional")):
+        fixed = {"task": "translate", "model.attention": attention}
+        values, reasons = choose(data, fixed)
+        config = Config().with_values({**values, **fixed})
+        assert config.model.direction == direction
+        assert any(reason.startswith("direction") for reason in reasons) == (attention == "dot")
+        EncoderDecoder(config.model, 10)
+    fixed = {"task": "translate", "model.attention": "dot", "model.direction": "bidirectional"}
+    values, _ = choose(data, fixed)
+    assert "model.direction" not in values
+    with pytest.raises(UsageError, match=r"model\.attention: dot .*model\.direction = 'forward'"):
+        EncoderDecoder(Config().with_values({**values, **fixed}).model, 10)

@@ -49,6 +49,44 @@ def test_events_and_files_of_a_run(text, tmp_path):
     assert [e["event"] for e in metrics(tmp_path / "run")][-1] == "Finished"
 
 
+def test_a_report_tells_of_all_of_its_steps(text, tmp_path, monkeypatch):
+    """The largest norm and what was clipped, as the same run gives them step by step."""
+    config = tiny_config(text, optimizer__clip_norm=0.15)
+
+    def reports(seconds, name):
+        monkeypatch.setattr("rnncli.training.loop.REPORT_SECONDS", seconds)
+        return [e for e in run(config, tmp_path / name) if isinstance(e, StepReport)]
+
+    alone, together = reports(0.0, "alone"), reports(math.inf, "together")
+    norms = [report.gradient_norm for report in alone]
+    assert [report.step for report in alone] == list(range(1, len(alone) + 1))
+    assert all((e.steps, e.largest_gradient_norm) == (1, e.gradient_norm) for e in alone)
+    assert [report.clipped_steps for report in alone] == [int(norm > 0.15) for norm in norms]
+    assert 0 < sum(norm > 0.15 for norm in norms) < len(norms)
+    assert len(together) == 3
+    assert any(e.largest_gradient_norm > e.gradient_norm for e in together)
+    for report in together:
+        assert report.steps == len(alone) // 3
+        its = norms[report.step - report.steps : report.step]
+        assert report.gradient_norm == its[-1]
+        assert report.largest_gradient_norm == max(its)
+        assert report.clipped_steps == sum(norm > 0.15 for norm in its)
+    last = metrics(tmp_path / "together")[-4:]
+    (recorded,) = (e for e in last if e["event"] == "StepReport")
+    assert recorded["largest_gradient_norm"] == together[-1].largest_gradient_norm
+    assert (recorded["steps"], recorded["clipped_steps"]) == (
+        together[-1].steps,
+        together[-1].clipped_steps,
+    )
+
+
+def test_nothing_is_clipped_without_a_limit(text, tmp_path):
+    config = tiny_config(text, optimizer__clip_norm=0.0, training__epochs=1)
+    found = [e for e in run(config, tmp_path / "run") if isinstance(e, StepReport)]
+    assert sum(e.clipped_steps for e in found) == 0
+    assert max(e.largest_gradient_norm for e in found) > 0
+
+
 def test_the_configuration_repeats_the_run(text, tmp_path):
     first = run(tiny_config(text), tmp_path / "run")[-1]
     config = tiny_config(text).from_dict(load_toml(tmp_path / "run/config.toml"))

@@ -136,7 +136,7 @@ def test_every_batch_is_new_and_depends_on_seed_and_number_alone():
         ({"tokenizer.kind": "word"}, "tokenizer.kind: synthetic:order makes its own data"),
         ({"model.tied": True}, "model.tied"),
         ({"regularization.activation_penalty": 1.0}, "regularization.activation_penalty"),
-        ({"training.engine": "closed", "model.cell": "gru"}, "'closed' does not run GRU"),
+        ({"training.engine": "scan", "model.cell": "gru"}, "'scan' does not run GRU"),
     ],
 )
 def test_settings_without_a_meaning_are_refused(values, message):

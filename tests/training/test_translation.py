@@ -15,9 +15,10 @@ from rnncli.config import Config
 from rnncli.errors import DataError, UsageError
 from rnncli.loading import load_translators
 from rnncli.runtime import prepare
+from rnncli.sections import DataConfig
 from rnncli.training.events import EvalReport, Finished
 from rnncli.training.task import Validation
-from rnncli.training.translation import Translation, open_task
+from rnncli.training.translation import Translation, open_task, read_text
 from rnncli.translation import SearchOptions, Translator
 from tests.training.runs import TINY, Killed, assert_same_state, at_step, kill, run
 
@@ -138,6 +139,7 @@ def test_accumulated_gradients_are_those_of_one_batch(tmp_path: Path) -> None:
     for name, weight in one.items():
         torch.testing.assert_close(other[name], weight)
     assert [read_header(folder).provenance["step"] for folder in folders] == [3, 3]
+    assert [read_header(folder).longest_source for folder in folders] == [2, 2]
 
 
 def test_subwords_are_drawn_anew_for_every_epoch(tmp_path: Path) -> None:
@@ -250,6 +252,20 @@ def test_data_that_cannot_be_used_is_told_before_training(tmp_path: Path) -> Non
         values = {"data__train": [str(pairs)], **more}
         with pytest.raises(DataError, match=message):
             run(config(pairs, **values), tmp_path / "run")
+
+
+def test_lines_that_are_not_utf8_are_told(tmp_path: Path) -> None:
+    """Of training text and of validation text."""
+    for name in ("p", "v"):
+        (tmp_path / name).write_bytes(b"a\tb\nc\xff\td\n")
+    data = DataConfig(train=(str(tmp_path / "p"),), valid=str(tmp_path / "v"))
+    train, valid, notes = read_text(data)
+    assert train == [[("a", "b"), ("c\ufffd", "d")]] == [valid]
+    assert notes == [
+        f"{tmp_path / name}: 1 of 2 lines were not UTF-8; each has U+FFFD for what was not."
+        for name in ("p", "v")
+    ]
+    assert "1 of 2 lines" in read_text(DataConfig(train=data.train))[2][0]
 
 
 def test_a_single_pair_is_trained_on(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ and ``a`` (G,), where G is H times the number of gates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +28,12 @@ Product = Callable[[str, Tensor], Tensor]
 """``product(name, v)``: the matrix ``name`` (G, H) times each row of v (B, H) -> (B, G)."""
 
 NONLINEARITIES = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu}
+
+Range = tuple[float, float]
+"""Between what values lie; the upper end of rectified ones is inf."""
+
+RANGES: dict[str, Range] = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "relu": (0.0, math.inf)}
+"""Of each nonlinearity."""
 
 
 class Cell(nn.Module):
@@ -68,6 +75,12 @@ class Cell(nn.Module):
     def state_sizes(self) -> tuple[int, ...]:
         """The size of each part of the state; the first is that of h."""
         return (self.hidden_size,) * self.state_parts
+
+    @property
+    def h_range(self) -> Range | None:
+        """Between what h lies, from a zero state on. None: it has no ends, or the first part of the
+        state is not h."""
+        return None
 
     def recurrent_weights(self) -> dict[str, Tensor]:
         """The matrices that multiply the state, by their names as parameters."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rnncli.errors import UsageError
-from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.cells.base import RANGES, Cell, Product, Range
 from rnncli.nn.cells.units import Layers, Units, start_with_euclidean_units
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
@@ -95,6 +95,10 @@ class DeepTransition(Cell):
     @property
     def projects_plainly(self) -> bool:
         return self.inputs is None
+
+    @property
+    def h_range(self) -> Range | None:
+        return RANGES.get(self.units.kind)
 
     def recurrent_weights(self) -> dict[str, Tensor]:
         """Those of the whole transition: all of them start, and are dropped, alike."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnncli.nn.cells.base import NONLINEARITIES, Cell, Product
+from rnncli.nn.cells.base import NONLINEARITIES, RANGES, Cell, Product, Range
 from rnncli.nn.cells.layer_norm import Norm
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
@@ -34,6 +34,10 @@ class Elman(Cell):
         super().__init__(config, options, input_size, hidden_size)
         self.nonlinearity = options["nonlinearity"]
         self.reset_parameters(config)
+
+    @property
+    def h_range(self) -> Range | None:
+        return RANGES[self.nonlinearity]
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         (h,) = state

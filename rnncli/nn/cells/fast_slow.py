@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.cells.base import RANGES, Cell, Product, Range
 from rnncli.nn.cells.initialization import remember
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
@@ -56,6 +56,10 @@ class FastSlow(Cell):
     @property
     def part_kinds(self) -> tuple[str, ...]:
         return ("hidden", "cell", "hidden", "cell")
+
+    @property
+    def h_range(self) -> Range | None:
+        return RANGES["tanh"]
 
     def recurrent_weights(self) -> dict[str, Tensor]:
         above = {f"W_{n}": getattr(self, f"W_{n}") for n in range(2, self.fast_layers + 1)}

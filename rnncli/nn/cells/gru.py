@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.cells.base import RANGES, Cell, Product, Range
 from rnncli.nn.cells.gated_transition import with_depth
 from rnncli.nn.cells.layer_norm import LayerNormalized
 from rnncli.nn.state import CellState
@@ -49,6 +49,10 @@ class GRU(Cell):
         self.a_n = nn.Parameter(torch.empty(hidden_size))
         self.reset_parameters(config)
 
+    @property
+    def h_range(self) -> Range | None:
+        return RANGES["tanh"]
+
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         (h,) = state
         sizes = (2 * self.hidden_size, self.hidden_size)
@@ -78,6 +82,10 @@ class GRUCho2014(Cell):
 
     def recurrent_weights(self) -> dict[str, Tensor]:
         return {"W_hh": self.W_hh, "U": self.U}
+
+    @property
+    def h_range(self) -> Range | None:
+        return RANGES["tanh"]
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         (h,) = state

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnncli.nn.cells.base import NONLINEARITIES, Cell, Product
+from rnncli.nn.cells.base import NONLINEARITIES, RANGES, Cell, Product, Range
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
 
@@ -37,6 +37,10 @@ class IndRNN(Cell):
     def reset_parameters(self, config: ModelConfig) -> None:
         super().reset_parameters(config)
         nn.init.uniform_(self.u, 0.0, BOUND)
+
+    @property
+    def h_range(self) -> Range | None:
+        return RANGES[self.nonlinearity]
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         (h,) = state

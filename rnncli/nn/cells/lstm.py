@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.cells.base import RANGES, Cell, Product, Range
 from rnncli.nn.cells.gated_transition import with_depth
 from rnncli.nn.cells.initialization import remember
 from rnncli.nn.cells.lstm_variants import VariantLSTM
@@ -43,6 +43,10 @@ class LSTM(Cell):
     def reset_parameters(self, config: ModelConfig) -> None:
         super().reset_parameters(config)
         remember(self.a, 1, self.hidden_size, config)
+
+    @property
+    def h_range(self) -> Range | None:
+        return RANGES["tanh"]
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         h, c = state

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.cells.base import RANGES, Cell, Product, Range
 from rnncli.nn.cells.gated_transition import with_depth
 from rnncli.nn.cells.initialization import remember
 from rnncli.nn.cells.layer_norm import Norm
@@ -78,6 +78,10 @@ class VariantLSTM(Cell):
     def state_sizes(self) -> tuple[int, ...]:
         """h has as many units as the projection, c as there are cells."""
         return (self.output_size, self.hidden_size)
+
+    @property
+    def h_range(self) -> Range | None:
+        return None if self.projection_size else RANGES["tanh"]
 
     def step_weights(self) -> dict[str, Tensor]:
         projection = {"W_rm": self.W_rm} if self.projection_size else {}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rnncli.nn.cells.base import RANGES, Range
 from rnncli.nn.cells.linear import LinearCell
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
@@ -51,6 +52,10 @@ class QRNN(LinearCell):
     @property
     def emits_h(self) -> bool:
         return self.pooling == "f"
+
+    @property
+    def h_range(self) -> Range | None:
+        return RANGES["tanh"] if self.pooling == "f" else None
 
     def project(self, x: Tensor, state: CellState, dtype: torch.dtype) -> Tensor:
         """-> (T, B, G + (k - 1) I): the sums of the gates, and what ``rest`` keeps of the input."""

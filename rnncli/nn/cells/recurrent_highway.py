@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.cells.base import RANGES, Cell, Product, Range
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
 
@@ -41,6 +41,10 @@ class RecurrentHighway(Cell):
             self.register_parameter(f"R_{layer}", matrix)
             self.register_parameter(f"a_{layer}", nn.Parameter(torch.empty(rows)))
         self.reset_parameters(config)
+
+    @property
+    def h_range(self) -> Range | None:
+        return RANGES["tanh"] if self.coupled else None
 
     def recurrent_weights(self) -> dict[str, Tensor]:
         above = {f"R_{n}": getattr(self, f"R_{n}") for n in range(2, self.depth + 1)}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rnncli.errors import UsageError
-from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.cells.base import RANGES, Cell, Product, Range
 from rnncli.nn.cells.initialization import remember
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
@@ -55,6 +55,10 @@ class SLSTM(Cell):
     @property
     def part_kinds(self) -> tuple[str, ...]:
         return ("hidden", "cell", "normalizer", "normalizer")
+
+    @property
+    def h_range(self) -> Range | None:
+        return RANGES["tanh"]
 
     def reset_parameters(self, config: ModelConfig) -> None:
         super().reset_parameters(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rnncli.nn.cells.base import Cell
+from rnncli.nn.cells.base import Cell, Range
 from rnncli.nn.state import CellState
 
 
@@ -34,6 +34,10 @@ class Wrapper(Cell):
     @property
     def emits_h(self) -> bool:
         return self.cell.emits_h
+
+    @property
+    def h_range(self) -> Range | None:
+        return self.cell.h_range
 
     def recurrent_weights(self) -> dict[str, Tensor]:
         return {f"cell.{name}": w for name, w in self.cell.recurrent_weights().items()}

@@ -22,11 +22,13 @@ from rnncli.nn.state import CellState
 @dataclass(frozen=True)
 class Trace:
     """A cell's run. ``projected``: (T, B, G). ``states``: the one before the first step and those
-    after each, T + 1 in the order in which the cell met them, parts of (B, H), in the graph."""
+    after each, T + 1 in the order in which the cell met them, parts of (B, H), in the graph.
+    ``outputs``: (T, B, output_size), what it emitted, in the same order."""
 
     cell: Cell
     projected: Tensor
     states: list[CellState]
+    outputs: Tensor
 
 
 def run_traced(
@@ -47,7 +49,7 @@ def run_traced(
         states.append(_handed_on(cell.step(step_input, states[-1], product)))
     h = torch.stack([after[0] for after in states[1:]])
     y = h if cell.emits_h else cell.emit(h, x, projected, dtype)
-    return y, states[-1], Trace(cell, projected, states)
+    return y, states[-1], Trace(cell, projected, states, y)
 
 
 def _handed_on(state: CellState) -> CellState:

@@ -1,0 +1,40 @@
+"""Whether the scores of whole configurations may stand in one column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from rnncli.errors import UsageError
+from rnncli.sections import TokenizerConfig
+from rnncli.text.subword_training import DEFAULT_VOCAB_SIZE
+from rnncli.training.compare import Candidate
+
+
+def require_comparable(candidates: Sequence[Candidate]) -> None:
+    """Raise UsageError for candidates whose scores are of different quantities: of two tasks, or by
+    two kinds of tokens."""
+    for one, other in pairwise(candidates):
+        if one.config.task != other.config.task:
+            raise UsageError(
+                f"{one.label} has task = {one.config.task!r} and {other.label} "
+                f"{other.config.task!r}, whose scores are of different things and cannot be "
+                "compared; give configurations of one task"
+            )
+        mine, theirs = _tokens(one.config.tokenizer), _tokens(other.config.tokenizer)
+        if mine != theirs:
+            raise UsageError(
+                f"{one.label} predicts {mine} and {other.label} {theirs}, and a perplexity by one "
+                "cannot be compared with a perplexity by the other; give all of them one tokenizer "
+                "(--tokenizer, --set tokenizer.vocab_size=N), or train them apart and compare the "
+                "bits per character, or of translations the BLEU, of rnncli evaluate"
+            )
+
+
+def _tokens(tokenizer: TokenizerConfig) -> str:
+    """What is predicted with it, in words. Pieces of two vocabularies are not alike."""
+    if tokenizer.model is not None:
+        return f"the pieces of {tokenizer.model}"
+    if tokenizer.kind in ("bpe", "unigram"):
+        return f"{tokenizer.vocab_size or DEFAULT_VOCAB_SIZE:,} pieces ({tokenizer.kind})"
+    return {"byte": "bytes", "char": "characters", "word": "words"}[tokenizer.kind]
