@@ -10,6 +10,7 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -60,6 +61,23 @@ def prepare(device: str = "auto", precision: str = "auto", threads: int = 0) -> 
     if precision == "auto":
         precision = "bfloat16" if _bfloat16_pays(kind) else "float32"
     return Runtime(torch.device(kind), getattr(torch, precision), count)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of torch, for those that run beside each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def begin_worker() -> None:
+    """What ``prepare`` settles, where it holds for a thread alone."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
 
 
 @cache

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,6 +22,7 @@ from rnncli.errors import UsageError
 from rnncli.loading import LoadedTranslator
 from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.models.prepared_decoder import prepare_decoder
+from rnncli.runtime import begin_worker, one_thread
 from rnncli.text.pairs import group_by_length, source_batch
 from rnncli.text.protocol import LINE_END
 from rnncli.text.tokenizers import Tokenizer
@@ -143,22 +143,6 @@ class _Job:
     source_words: list[int] = field(default_factory=list)
 
 
-@contextmanager
-def _one_thread_of_torch() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _begin_worker() -> None:
-    """What ``rnncli.runtime.prepare`` settles, where it holds for a thread alone."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-
-
 def translator_of(
     models: Sequence[LoadedTranslator],
     options: SearchOptions,
@@ -245,10 +229,10 @@ class Translator:
         """Those of ``_translate``, in order. A step of a few rows is too little for the threads of
         torch, but batches know nothing of each other."""
         workers = min(self._workers, len(batches)) if self._device.type == "cpu" else 1
-        with _one_thread_of_torch():
+        with one_thread():
             if workers < 2:
                 return [self._translate(jobs) for jobs in batches]
-            with ThreadPoolExecutor(workers, initializer=_begin_worker) as pool:
+            with ThreadPoolExecutor(workers, initializer=begin_worker) as pool:
                 return list(pool.map(self._translate, batches))
 
     def best(self, lines: Sequence[str]) -> list[str]:

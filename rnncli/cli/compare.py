@@ -19,7 +19,8 @@ from rnncli.errors import RnncliError, UsageError
 from rnncli.heeded import require_rules
 
 if TYPE_CHECKING:
-    from rnncli.training.compare import Candidate, Outcome, Row, Run
+    from rnncli.training.compare import Candidate, Row, Run
+    from rnncli.training.outcome import Outcome
 
 EXAMPLES = """
 rnncli compare book.txt --cells elman,lstm --out by-time --max-time 20s
@@ -172,7 +173,8 @@ def _configurations(
 def _run_all(runs: list[Run]) -> Iterator[tuple[Run, Outcome]]:
     """Do the runs, with a line on stderr every ten seconds, at every validation and at the end."""
     from rnncli.cli.panel import PlainLines
-    from rnncli.training.compare import Outcome, compare, stopped_during
+    from rnncli.training.compare import compare, stopped_during
+    from rnncli.training.outcome import Outcome
 
     views: dict[str, PlainLines] = {}
     current = runs[0]

@@ -320,15 +320,10 @@ class EncoderDecoder(nn.Module):
         nats = self.output.loss(rows, flat, scale, self.tied_weight, run_as.dtype, sampling)
         extra = activation_penalty(raw, raw, mask, rates)
         if rates.label_smoothing:
-            extra = extra + rates.label_smoothing * self._smoothing(rows, flat)
+            extra = extra + rates.label_smoothing * self.output.smoothing(
+                rows, flat, self.tied_weight
+            )
         return nats, extra
-
-    def _smoothing(self, rows: Tensor, targets: Tensor) -> Tensor:
-        """What the mean of -log p over all tokens has more than that of the targets (Szegedy et al.
-        2016, sec. 7): the target's logit less the mean logit. rows: (N, R), targets: (N,)."""
-        weight, b = self.output.matrix(self.tied_weight), self.output.b
-        own = (rows * F.embedding(targets, weight)).sum(1) + b[targets]
-        return (own - rows @ weight.mean(0) - b.mean()).mean()
 
     def nats(self, source: Tensor, inputs: Tensor, targets: Tensor, run_as: Run) -> Tensor:
         """-log p of every target (T, B); shapes as in ``training_loss``, no dropout."""

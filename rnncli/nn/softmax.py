@@ -114,6 +114,14 @@ class Softmax(nn.Module):
         rows = F.embedding(candidates, weight)
         return _softmax_loss(h, rows, self.b[candidates], positions, scale, shift, dtype)
 
+    def smoothing(self, h: Tensor, targets: Tensor, tied: Tensor | None) -> Tensor:
+        """What the mean of -log p over all tokens has more than that of the targets (Szegedy et al.
+        2016, sec. 7), as a mean over rows: the target's logit less the mean logit. h: (N, H),
+        targets: (N,)."""
+        weight = self.matrix(tied)
+        own = (h * F.embedding(targets, weight)).sum(1) + self.b[targets]
+        return (own - h @ weight.mean(0) - self.b.mean()).mean()
+
     def matrix(self, tied: Tensor | None) -> Tensor:
         """W_hy: (V, H), its own or the tied one."""
         if self.W_hy is not None:

@@ -20,13 +20,13 @@ from typing import Any
 
 from rnncli import runtime as machine
 from rnncli.cell_table import CELLS
-from rnncli.checkpoint import read_header
 from rnncli.config import Config, load_toml, parse_assignment
 from rnncli.errors import DataError, FileError, Interrupted, UsageError, choices_hint
 from rnncli.files import append, write_atomically
 from rnncli.heeded import unheeded
 from rnncli.model_section import cell_names
 from rnncli.training.events import Event
+from rnncli.training.outcome import Outcome, read_outcome
 from rnncli.training.run_folder import CONFIG_FILE, METRICS_FILE, flat, read_run_config
 from rnncli.training.sizes import Maker, count_parameters, equal_model, model_maker, resized
 from rnncli.training.tasks import REQUIRED, choose
@@ -64,24 +64,6 @@ class Run:
     @property
     def name(self) -> str:
         return self.folder.name
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run gave. ``score`` is the best validation, as ``score_name`` says; nan without one.
-    ``success``: the share of a synthetic task's sequences that the kept model answers right; nan of
-    other tasks. ``failure``: why there is none of all this, or empty. ``peak_bytes`` 0: not known.
-    """
-
-    score: float = math.nan
-    score_name: str = "perplexity"
-    tokens_per_second: float = math.nan
-    peak_bytes: int = 0
-    steps: int = 0
-    seconds: float = math.nan
-    success: float = math.nan
-    failure: str = ""
-    diverged: bool = False
 
 
 @dataclass(frozen=True)
@@ -351,53 +333,6 @@ def _trained(run: Run, train: Trainer) -> Generator[tuple[Run, Event | Outcome],
     if outcome is None:
         raise DataError(f"{run.folder}: the run is over, but {METRICS_FILE} does not say so")
     return outcome
-
-
-def read_outcome(folder: Path) -> Outcome | None:
-    """What the run in ``folder`` gave; None when it is not there or not over."""
-    events = _metrics(folder)
-    last = events[-1] if events else {}
-    if last.get("event") == "Failed":
-        return Outcome(failure=str(last["reason"]), diverged=True)
-    if last.get("event") != "Finished":
-        return None
-    reports = [event for event in events if event.get("event") == "StepReport"]
-    tokens = sum(report["tokens"] for report in reports)
-    spent = sum(report["tokens"] / report["tokens_per_second"] for report in reports)
-    scores = read_header(folder).scores
-    name, score = _score(scores, last["best_score"])
-    return Outcome(
-        score=score,
-        score_name=name,
-        tokens_per_second=tokens / spent if spent else math.nan,
-        peak_bytes=int(last.get("peak_bytes", 0)),
-        steps=int(last["step"]),
-        seconds=float(last["seconds"]),
-        success=float(scores.get("valid_success", math.nan)),
-    )
-
-
-def _metrics(folder: Path) -> list[dict[str, Any]]:
-    """What metrics.jsonl records, without a last line that a kill has cut."""
-    try:
-        lines = (folder / METRICS_FILE).read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise FileError.of("read", folder / METRICS_FILE, error) from None
-    try:
-        return [json.loads(line) for line in lines[:-1]]
-    except ValueError:
-        raise DataError(f"{folder / METRICS_FILE} is damaged: a line is not JSON") from None
-
-
-def _score(scores: Mapping[str, Any], best: float | None) -> tuple[str, float]:
-    """What the best validation is called and was: the perplexity where a model's file tells it,
-    else ``best`` by its name there: what is learned, not the share of successes."""
-    valid = {n.removeprefix("valid_"): v for n, v in scores.items() if n.startswith("valid_")}
-    if "perplexity" in valid or best is None:
-        return "perplexity", float(valid.get("perplexity", math.nan))
-    return next((n for n in valid if n != "success"), "loss"), best
 
 
 def _require_same(run: Run) -> None:

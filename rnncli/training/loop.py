@@ -45,6 +45,7 @@ from rnncli.training.signals import StopSignals
 from rnncli.training.start import read_start
 from rnncli.training.task import Task, Validation
 from rnncli.training.tasks import open_task
+from rnncli.training.window import Window
 
 REPORT_SECONDS = 0.5
 PATIENT_NONFINITE_STEPS = 3
@@ -405,30 +406,3 @@ class Loop:
         self.place.write_training_state(self)
         self.place.drop_models(self.config.training.keep_models, self.step)
         return Saved(self.step, best)
-
-
-class Window:
-    """The steps since the last report, without those that were skipped. ``norm`` and ``lr`` are
-    those of the last one."""
-
-    def __init__(self) -> None:
-        self.nats = 0.0
-        self.tokens = 0
-        self.steps = 0
-        self.norm = 0.0
-        self.largest_norm = 0.0
-        self.clipped_steps = 0
-        self.lr = 0.0
-        self.began = time.monotonic()
-
-    def add(self, nats: float, tokens: int, norm: float, lr: float, *, clipped: bool) -> None:
-        """A step; ``clipped``: its gradient's norm was above ``optimizer.clip_norm``."""
-        self.nats += nats
-        self.tokens += tokens
-        self.steps += 1
-        self.norm, self.lr = norm, lr
-        self.largest_norm = max(self.largest_norm, norm)
-        self.clipped_steps += clipped
-
-    def seconds(self) -> float:
-        return time.monotonic() - self.began

@@ -14,12 +14,13 @@ from rnncli import runtime as machine
 from rnncli.config import Config
 from rnncli.nn.stack import Stack
 from rnncli.runtime import Runtime
-from rnncli.training.loop import VALIDATION_COST, Loop, Window
+from rnncli.training.loop import VALIDATION_COST, Loop
 from rnncli.training.run_folder import RunFolder
 from rnncli.training.signals import StopSignals
 from rnncli.training.start import read_start
 from rnncli.training.task import Task
 from rnncli.training.tasks import open_task
+from rnncli.training.window import Window
 
 TIMED_SECONDS = 3.0
 TIMED_STEPS = 20

@@ -17,7 +17,8 @@ from rnncli.cli.compare import _cells_of, _columns, _measured
 from rnncli.config import Config
 from rnncli.errors import RnncliError, UsageError
 from rnncli.files import lock_run
-from rnncli.training.compare import Candidate, Outcome, Row
+from rnncli.training.compare import Candidate, Row
+from rnncli.training.outcome import Outcome
 from rnncli.training.run_folder import read_run_config
 from rnncli.training.worker import run_here
 from tests.cli.in_process import Run, in_process
