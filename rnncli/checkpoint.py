@@ -188,6 +188,18 @@ def read_training_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return _read_tensors(container), container.field("values", dict)
 
 
+def unlike_weight(
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor]
+) -> tuple[str, list[int] | None, list[int] | None] | None:
+    """The first name under which a model's ``own`` weights and those ``given`` to it are not of one
+    shape, with the two shapes, None for a weight that is not there; None when all are alike."""
+    for name in (*own, *given):
+        mine, theirs = (list(w[name].shape) if name in w else None for w in (own, given))
+        if mine != theirs:
+            return name, mine, theirs
+    return None
+
+
 def _blobs(tensors: Mapping[str, Tensor]) -> list[Blob]:
     import torch
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from rnncli.checkpoint import Header, SavedModel, read_model
+from rnncli.checkpoint import Header, SavedModel, read_model, unlike_weight
 from rnncli.config import Config
 from rnncli.errors import ModelError, UsageError
 from rnncli.models.encoder_decoder import EncoderDecoder
@@ -166,13 +166,11 @@ def _read(path: Path, task: str) -> SavedModel:
 def _fill(model: Network, saved: SavedModel, path: Path) -> Network:
     """``model``, made without storage, with the weights of ``saved``; raises ModelError when they
     are not its own."""
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in saved.weights.items()}
-    if expected != found:
-        wrong = sorted(set(expected.items()) ^ set(found.items()))[0]
+    if unlike := unlike_weight(model.state_dict(), saved.weights):
+        name, expected, found = unlike
         raise ModelError(
-            f"{path}: the weights do not fit its configuration: {wrong[0]} {list(wrong[1])} is "
-            f"{'missing' if wrong in expected.items() else 'unexpected'}"
+            f"{path}: the weights do not fit its configuration: {name} is {found or 'missing'} and "
+            f"should be {expected or 'absent'}"
         )
     model.load_state_dict(saved.weights, assign=True)
     return model

@@ -120,6 +120,7 @@ def compare(
     else:
         candidates = _configurations(fixed, presets or [], configs or [])
     candidates = with_one_precision(candidates, out)
+    _require_rules(fixed, candidates)
     settled = settle(candidates, equal or ("parameters" if cells else "none"))
     outcomes = [] if dry_run else list(_run_all(plan_runs(settled, seeds, out)))
     rows = make_rows(settled, outcomes)
@@ -141,13 +142,25 @@ def _cells(fixed: dict[str, Any], cells: str, out: Path, *, keep: bool) -> list[
     if not (out / BASE_FILE).exists():
         require_text(fixed.get("task", "lm"), fixed.get("data.train", ()))
     base, reasons = base_config(fixed, items, out)
-    require_rules(fixed, vars(base))
     for text in reasons:
         note(text)
     candidates = cell_candidates(base, items, fixed)
     if keep:
         keep_base(base, out)
     return candidates
+
+
+def _require_rules(given: dict[str, Any], candidates: list[Candidate]) -> None:
+    """Raise UsageError for what was given and none of the candidates heeds."""
+    for name in given:
+        refused = []
+        for candidate in candidates:
+            try:
+                require_rules([name], vars(candidate.config))
+            except UsageError as error:
+                refused.append(error)
+        if refused and len(refused) == len(candidates):
+            raise refused[0]
 
 
 def _configurations(

@@ -16,9 +16,9 @@ from enum import StrEnum
 
 from rnncli.cli.console import note
 from rnncli.errors import ClosedPipe, DataError, FileError
+from rnncli.text.lines import BOM
 
 _CHUNK_BYTES = 1 << 16
-_BOM = b"\xef\xbb\xbf"
 
 
 class OnBadInput(StrEnum):
@@ -188,9 +188,9 @@ def _without_mark(chunks: Iterator[bytes]) -> Iterator[bytes]:
     begin = b""
     for chunk in chunks:
         begin += chunk
-        if not (len(begin) < len(_BOM) and _BOM.startswith(begin)):
+        if not (len(begin) < len(BOM) and BOM.startswith(begin)):
             break
-    yield begin.removeprefix(_BOM)
+    yield begin.removeprefix(BOM)
     yield from chunks
 
 

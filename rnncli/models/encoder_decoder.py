@@ -20,8 +20,9 @@ from rnncli.models.penalties import activation_penalty
 from rnncli.nn.attention import Attention, fresh
 from rnncli.nn.attentive_cell import AttentiveCell, second_cell
 from rnncli.nn.bridge import Bridge
-from rnncli.nn.cells import Cell, make_cell
+from rnncli.nn.cells import Cell, finished, make_cell
 from rnncli.nn.cells.gru import GRUCho2014
+from rnncli.nn.cells.zoneout import Zoneout
 from rnncli.nn.dropout import dropout
 from rnncli.nn.embedding import Embedding
 from rnncli.nn.layered_cell import LayeredCell
@@ -98,9 +99,11 @@ class EncoderDecoder(nn.Module):
             upper = replace(after_source, layers=config.layers - 1)
             after_source = replace(after_source, layers=1)
         self.decoder = Stack(after_source, E + C)
-        if C and type(self.decoder.cells[0]) is GRUCho2014:
-            size = after_source.layer_sizes()[0]
-            self.decoder.cells[0] = SummaryGRU(after_source, {}, E, size, C)
+        first = self.decoder.layers[0]
+        if C and type(first.cell if isinstance(first, Zoneout) else first) is GRUCho2014:
+            start, size = after_source.cell_start(0), after_source.layer_sizes()[0]
+            summing = SummaryGRU(start, after_source.cell_options(0), E, size, C)
+            self.decoder.cells[0] = finished(summing, after_source)
         H = self.decoder.output_size
         self.attention: Attention | None = None
         self.W_c: nn.Parameter | None = None

@@ -37,4 +37,9 @@ def _tokens(tokenizer: TokenizerConfig) -> str:
         return f"the pieces of {tokenizer.model}"
     if tokenizer.kind in ("bpe", "unigram"):
         return f"{tokenizer.vocab_size or DEFAULT_VOCAB_SIZE:,} pieces ({tokenizer.kind})"
-    return {"byte": "bytes", "char": "characters", "word": "words"}[tokenizer.kind]
+    if tokenizer.kind == "byte":
+        return "bytes"
+    limits = [f"at most {tokenizer.vocab_size:,}"] if tokenizer.vocab_size else []
+    limits += [f"seen {tokenizer.min_count} times or more"] if tokenizer.min_count > 1 else []
+    name = "characters" if tokenizer.kind == "char" else "words"
+    return name + (f" ({', '.join(limits)})" if limits else "")

@@ -162,9 +162,9 @@ def _extent(
 
 
 def _embedding_size(H: int, words: bool, fixed: Mapping[str, Any]) -> int:
-    """That of the output matrix, with which words share theirs. A character needs no more than 128
+    """That of the output matrix, where the two are shared. A character needs no more than 128
     numbers, and its product with W_xh takes as many operations as they are long."""
-    if words or fixed.get("model.residual", "none") != "none":
+    if words or fixed.get("model.tied") or fixed.get("model.residual", "none") != "none":
         return int(fixed.get("model.projection_size") or H)
     return min(H, 128)
 

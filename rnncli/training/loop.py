@@ -368,8 +368,8 @@ class Loop:
             scores |= {f"valid_{name}": value for name, value in validation.scores.items()}
         if best:
             self.place.write_model(self, scores)
-        finite = self._weights_are_finite() and (validation is None or math.isfinite(score))
-        if self.config.training.keep_models and finite:
+        measured_well = validation is None or math.isfinite(score)
+        if self.config.training.keep_models and measured_well and self._weights_are_finite():
             self.place.keep_model(self, scores)
         if averaged:
             self.averaging.swap()

@@ -12,6 +12,9 @@ from torch import nn
 
 from rnncli import runtime as machine
 from rnncli.config import Config
+from rnncli.nn.attentive_cell import AttentiveCell
+from rnncli.nn.cells import Cell
+from rnncli.nn.layered_cell import LayeredCell
 from rnncli.nn.stack import Stack
 from rnncli.runtime import Runtime
 from rnncli.training.loop import VALIDATION_COST, Loop
@@ -144,7 +147,10 @@ def _units_a_position(model: nn.Module) -> int:
     """Numbers kept for the backward pass at each position: of a layer its input, the gates before
     and after their nonlinearities, the cell and the output, each with its dropped copy."""
     stacks = [module for module in model.modules() if isinstance(module, Stack)]
-    cells = [cell for stack in stacks for cell in stack.layers]
+    cells: list[Cell] = []
+    for cell in (cell for stack in stacks for cell in stack.layers):
+        inner = cell.cell if isinstance(cell, AttentiveCell) else cell
+        cells += inner.layers if isinstance(inner, LayeredCell) else [cell]
     return sum(2 * c.input_size + (2 * c.gates + 4) * c.hidden_size for c in cells)
 
 

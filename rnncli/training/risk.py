@@ -12,6 +12,7 @@ is that of risk / alpha, so that it does not vanish with alpha.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from rnncli.decoding.filters import Filters
 from rnncli.decoding.sampling import Limits, Sample, sample
+from rnncli.errors import DataError
 from rnncli.evaluation.translation import sentence_bleu
 from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.models.penalties import activation_penalty
@@ -45,7 +47,10 @@ def risk_loss(
     seed: int,
 ) -> Loss:
     """source: (S, B), ``references``: the tokens of its B targets. ``nats`` are the references'."""
-    drawn = draw_candidates(model, tokenizer, source, training.risk_candidates, seed)
+    try:
+        drawn = draw_candidates(model, tokenizer, source, training.risk_candidates, seed)
+    except DataError:  # no probabilities: the run is diverging, and the loop will say so
+        return Loss(torch.zeros((), device=source.device), math.nan, 0, 1.0)
     rows, costs, counted = [], [], []
     for reference, some in zip(references, drawn, strict=True):
         of_one, its_costs, its_counted = _candidates(reference, some, tokenizer)
@@ -121,8 +126,8 @@ def _candidates(
     for one in drawn:
         tokens = one.tokens[:-1]
         new = one.finish_reason == "stop" and tokens not in seen
-        seen.add(tokens)
+        counted.append(new)
         rows.append(tokens if new else ())
         costs.append(1.0 - sentence_bleu(one.text, text) / 100 if new else 0.0)
-        counted.append(new)
+        seen |= {tokens} if new else set()
     return rows, costs, counted

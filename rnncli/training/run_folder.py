@@ -21,6 +21,7 @@ from rnncli.checkpoint import (
     TRAINING_FILE,
     read_header,
     read_training_state,
+    unlike_weight,
     write_model,
     write_training_state,
 )
@@ -140,7 +141,14 @@ class SavedRun:
                     f"--resume: the {name} text has changed since the run in {self.path.parent} "
                     "was saved; restore it, or start a new run with another --out"
                 )
-        loop.model.load_state_dict(self.part("model"))
+        weights = self.part("model")
+        if unlike := unlike_weight(loop.model.state_dict(), weights):
+            raise ModelError(
+                f"{self.path}: its weight {unlike[0]} is not this version's, and another version "
+                "of rnncli wrote it; resume with that version, or start a new run with another "
+                "--out"
+            )
+        loop.model.load_state_dict(weights)
         loop.optimizer.restore(self.part("optimizer"))
         shadow = self.part("average")
         loop.averaging.restore(

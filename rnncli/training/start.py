@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from rnncli.checkpoint import SavedModel, read_model
+from rnncli.checkpoint import SavedModel, read_model, unlike_weight
 from rnncli.config import Config
 from rnncli.errors import UsageError
 from rnncli.text.tokenizers import Tokenizer
+from rnncli.training.run_folder import flat
 
 KEPT = ("task", "tokenizer", "source_tokenizer")
 """Parts of a configuration that a model is nothing without."""
@@ -37,16 +38,14 @@ class Start:
 
     def fill(self, model: nn.Module) -> None:
         """Give ``model`` the weights. Raises UsageError when it has other ones."""
-        own, given = model.state_dict(), self.saved.weights
-        for name in (*own, *given):
-            shapes = [tuple(w[name].shape) if name in w else None for w in (own, given)]
-            if shapes[0] != shapes[1]:
-                has, found = (f"of {s}" if s else "missing" for s in shapes)
-                raise UsageError(
-                    f"training.start_from: {self.path} holds another model: the weight {name} is "
-                    f"{found} in it and {has} in this one; leave out what changes its [model]"
-                )
-        model.load_state_dict(given)
+        if unlike := unlike_weight(model.state_dict(), self.saved.weights):
+            name, own, given = unlike
+            raise UsageError(
+                f"training.start_from: {self.path} holds another model: the weight {name} is "
+                f"{given or 'missing'} in it and {own or 'missing'} in this one; leave out what "
+                "changes its [model]"
+            )
+        model.load_state_dict(self.saved.weights)
 
 
 def read_start(config: Config) -> Start | None:
@@ -56,12 +55,12 @@ def read_start(config: Config) -> Start | None:
     if path is None:
         return None
     saved = read_model(Path(path))
-    for name in KEPT:
-        theirs, ours = getattr(saved.config, name), getattr(config, name)
-        if theirs != ours:
+    theirs, ours = _kept(saved.config), _kept(config)
+    for name in (*ours, *theirs):
+        if theirs.get(name) != ours.get(name):
             raise UsageError(
-                f"training.start_from: {name} is {_shown(ours)} and {_shown(theirs)} in {path}, "
-                "whose weights belong to it; leave it out"
+                f"training.start_from: {name} is {ours.get(name, 'none')!r} and "
+                f"{theirs.get(name, 'none')!r} in {path}, whose weights belong to it; leave it out"
             )
     return Start(path, saved)
 
@@ -69,11 +68,10 @@ def read_start(config: Config) -> Start | None:
 def start_values(path: Path) -> dict[str, Any]:
     """Dotted names and values of what a run takes from the model that it begins with. Raises as
     ``read_model``."""
-    from rnncli.training.run_folder import flat
-
-    values = read_model(path).config.to_dict()
-    return flat({name: values[name] for name in (*KEPT, "model") if name in values})
+    config = read_model(path).config
+    return _kept(config) | flat({"model": config.to_dict()["model"]})
 
 
-def _shown(value: Any) -> str:
-    return repr(getattr(value, "kind", value))
+def _kept(config: Config) -> dict[str, Any]:
+    values = config.to_dict()
+    return flat({name: values[name] for name in KEPT if name in values})

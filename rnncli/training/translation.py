@@ -293,7 +293,7 @@ class Translation:
                 source, inputs, targets, mask = self._tensors([pairs[k] for k in group])
                 each = self.model.nats(source, inputs, targets, self.run_as)
                 nats += float(each[mask].sum(dtype=torch.float64))
-        translations = self._translator().best(self._sources())
+        translations = self._translate(self._sources())
         references = [target for _, target in self._valid_text]
         bleu, chrf = bleu_and_chrf(translations, references)
         scores = {
@@ -307,17 +307,21 @@ class Translation:
     def _sources(self) -> list[str]:
         return [source for source, _ in self._valid_text]
 
-    def _translator(self) -> Translator:
-        return Translator(
+    def _translate(self, sources: Sequence[str]) -> list[str]:
+        translator = Translator(
             [self.model], self._tokenizer, SearchOptions(beam_size=1, batch_size=64),
             reverse_source=self.config.model.reverse_source,
             source_tokenizer=self.source_tokenizer, workers=self.runtime.threads,
         )  # fmt: skip
+        try:
+            return translator.best(sources)
+        except DataError:  # no probabilities: the run is diverging, and the loop will say so
+            return [""] * len(sources)
 
     def sample(self) -> str:
         self.model.eval()
         sources = self._sources()[:SAMPLES]
-        found = self._translator().best(sources)
+        found = self._translate(sources)
         return "\n".join(f"{a} -> {b}" for a, b in zip(sources, found, strict=True))
 
     # -- what a run needs to go on -----------------------------------------------------------

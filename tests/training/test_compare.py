@@ -19,10 +19,8 @@ from rnncli.config import Config
 from rnncli.errors import Interrupted, UsageError
 from rnncli.training.compare import (
     Candidate,
-    Outcome,
     Run,
     Trainer,
-    _score,
     base_config,
     cell_candidates,
     compare,
@@ -34,6 +32,7 @@ from rnncli.training.compare import (
 )
 from rnncli.training.events import EvalReport, Event, Finished, Started, StepReport
 from rnncli.training.loop import train
+from rnncli.training.outcome import Outcome, _score
 from rnncli.training.worker import Failed, run_apart, run_here
 from tests.training.runs import Killed, at_step, kill, metrics, tiny_config
 

@@ -157,6 +157,19 @@ def test_a_projection_decides_the_size_of_a_tied_embedding(tmp_path: Path) -> No
     assert config.model.hidden_size > 24
 
 
+def test_embeddings_of_characters_are_small_unless_they_are_the_output_too(tmp_path: Path) -> None:
+    settings = {"tokenizer__kind": "char", "model__hidden_size": 256, "training__epochs": 3}
+    for more, size in (
+        ({}, 128),
+        ({"model__tied": True}, 256),
+        ({"model__tied": True, "model__projection_size": 24}, 24),
+        ({"model__residual": "add"}, 256),
+        ({"model__hidden_size": 64}, 64),
+    ):
+        config, _ = chosen(tmp_path / "t", WORDS, **{**settings, **more})
+        assert config.model.embedding_size == size
+
+
 def test_there_are_as_many_layers_as_cells_are_named(tmp_path: Path) -> None:
     config, _ = chosen(tmp_path / "t", WORDS, model__cell="lstm,gru,lstm", training__epochs=3)
     assert config.model.layers == 3

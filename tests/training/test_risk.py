@@ -126,7 +126,12 @@ def test_risk_goes_down_where_likelihood_left_off(tmp_path: Path) -> None:
     """Starting from a half-trained model, translations of the training pairs become better."""
     pairs = write_pairs(tmp_path / "p.tsv", 400)
     run(config(pairs, training__epochs=3), tmp_path / "likelihood")
-    more = {"training__risk_candidates": 6, "optimizer__lr": 0.002, "training__epochs": 2}
+    more: dict[str, Any] = {
+        "training__risk_candidates": 6,
+        "training__precision": "float32",
+        "optimizer__lr": 0.002,
+        "training__epochs": 2,
+    }
     tuned = config(pairs, **more, training__start_from=str(tmp_path / "likelihood"))
     run(tuned, tmp_path / "risk")
     lines = [line.split("\t") for line in pairs.read_text().splitlines()[:200]]

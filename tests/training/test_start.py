@@ -51,7 +51,7 @@ def test_the_command_takes_sizes_and_tokenizers_from_the_model(first: Path, tmp_
     assert b"holds another model" in done.stderr and b"leave out what changes" in done.stderr
     done = run_cli(*command, "--overwrite", "--tokenizer", "word", "--max-steps", "1")
     assert done.returncode == 2
-    assert b"tokenizer is 'word' and 'char' in" in done.stderr
+    assert b"tokenizer.kind is 'word' and 'char' in" in done.stderr
 
 
 def test_a_plan_is_of_that_model(first: Path, tmp_path: Path) -> None:

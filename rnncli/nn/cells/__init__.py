@@ -9,21 +9,26 @@ from rnncli.nn.cells.base import Cell
 from rnncli.nn.cells.zoneout import Zoneout
 from rnncli.sections import ModelConfig
 
-__all__ = ["Cell", "make_cell"]
+__all__ = ["Cell", "finished", "make_cell"]
 
 
 def make_cell(config: ModelConfig, input_size: int, hidden_size: int, layer: int = 0) -> Cell:
     """The cell that ``config.cell`` names for ``layer``, with fresh weights.
 
-    Raises UsageError for sizes that the cell cannot have, and for ``config.frozen`` names that it
-    has no parameter of.
+    Raises UsageError for sizes that the cell cannot have, and as ``finished``.
     """
     row = config.cell_row(layer)
     module = import_module(f"rnncli.nn.cells.{row.module}")
     cell: Cell = getattr(module, row.cls)(
         config.cell_start(layer), config.cell_options(layer), input_size, hidden_size
     )
-    weights = dict(cell.named_parameters())
+    return finished(cell, config, layer)
+
+
+def finished(cell: Cell, config: ModelConfig, layer: int = 0) -> Cell:
+    """``cell`` with what goes with any: fixed weights, zoneout. Raises UsageError for
+    ``config.frozen`` names that it has no parameter of."""
+    row, weights = config.cell_row(layer), dict(cell.named_parameters())
     for name in config.frozen_weights(layer):
         if name not in weights:
             raise UsageError(

@@ -19,6 +19,11 @@ from rnncli.nn.cells.base import Cell
 from rnncli.nn.recurrence.products import RepeatedProduct
 from rnncli.nn.state import CellState
 
+Runner = Callable[
+    [Cell, Tensor, CellState, Mapping[str, Tensor], torch.dtype], tuple[Tensor, CellState]
+]
+Arguments = Callable[[Any, Mapping[str, Tensor]], tuple[Any, ...]]
+
 
 class _Product:
     """v (B, H) -> W v (B, G) with operands in ``dtype``, in the type of v."""
@@ -41,6 +46,20 @@ def _weight_gradient(d: Tensor, v: Tensor, weight: Tensor, dtype: torch.dtype) -
     """Sum over t of d(t) v(t)^T: d: (T, B, G), v: (T, B, H) -> (G, H)."""
     rows, vectors = d.flatten(0, 1).to(dtype), v.flatten(0, 1).to(dtype)
     return (rows.t() @ vectors).to(weight.dtype)
+
+
+def _states(projected: Tensor, h0: Tensor) -> Tensor:
+    """Room for h(0), ..., h(T), the first one there: (T + 1, B, H)."""
+    h = projected.new_empty(len(projected) + 1, *h0.shape)
+    h[0] = h0
+    return h
+
+
+def _gru_slopes(gates: Tensor, n: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """gates: (T, B, 2H), r and z; n: (T, B, H) -> r, z, the derivative of h(t) with respect to what
+    n is the tanh of, and those of the gates with respect to what they are the sigmoids of."""
+    r, z = gates.chunk(2, dim=2)
+    return r, z, (1 - z) * (1 - n * n), torch.addcmul(gates, gates, gates, value=-1)
 
 
 def _relu(z: Tensor, out: Tensor) -> None:
@@ -71,9 +90,8 @@ class _Elman(torch.autograd.Function):
         ctx: Any, projected: Tensor, h0: Tensor, W_hh: Tensor, nonlinearity: str, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         """projected: (T, B, H), h0: (B, H), W_hh: (H, H)."""
-        T, B, H = projected.shape
-        h = projected.new_empty(T + 1, B, H)
-        h[0] = h0
+        T, B, _ = projected.shape
+        h = _states(projected, h0)
         recurrent, f = _Product(W_hh, B, dtype), SQUASHING[nonlinearity][0]
         for p, before, after in zip(projected, h, h[1:], strict=False):
             f(recurrent.plus(before, p), after)
@@ -105,9 +123,7 @@ class _GRU(torch.autograd.Function):
         ctx: Any, projected: Tensor, h0: Tensor, W_hh: Tensor, a_n: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         """projected: (T, B, 3H), h0: (B, H), W_hh: (3H, H), a_n: (H,)."""
-        (T, B, _), H = projected.shape, h0.shape[1]
-        h = projected.new_empty(T + 1, B, H)
-        h[0] = h0
+        (T, B, _), H, h = projected.shape, h0.shape[1], _states(projected, h0)
         gates = projected.new_empty(T, B, 2 * H)
         n, u = projected.new_empty(T, B, H), projected.new_empty(T, B, H)
         r, z = gates.chunk(2, dim=2)
@@ -129,10 +145,8 @@ class _GRU(torch.autograd.Function):
         dy, dh_last = outputs
         h, gates, n, u, W_hh = ctx.saved_tensors
         (T, B, H), dy = n.shape, dy.contiguous()
-        r, z = gates.chunk(2, dim=2)
-        # Derivatives of h(t) with respect to p_n, and to what W_hh h gives for r, z and n.
-        by_n = (1 - z) * (1 - n * n)
-        slopes = torch.addcmul(gates, gates, gates, value=-1)
+        r, z, by_n, slopes = _gru_slopes(gates, n)
+        # Derivatives of h(t) with respect to what W_hh h gives for r, z and n.
         slopes = torch.cat([slopes, by_n * r], dim=2)
         slopes[:, :, :H].mul_(by_n).mul_(u)
         slopes[:, :, H : 2 * H].mul_(h[:-1] - n)
@@ -159,9 +173,7 @@ class _GRUCho2014(torch.autograd.Function):
         ctx: Any, projected: Tensor, h0: Tensor, W_hh: Tensor, U: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         """projected: (T, B, 3H), h0: (B, H), W_hh: (2H, H), U: (H, H)."""
-        (T, B, _), H = projected.shape, h0.shape[1]
-        h = projected.new_empty(T + 1, B, H)
-        h[0] = h0
+        (T, B, _), H, h = projected.shape, h0.shape[1], _states(projected, h0)
         gates = projected.new_empty(T, B, 2 * H)
         n, kept = projected.new_empty(T, B, H), projected.new_empty(T, B, H)
         r, z = gates.chunk(2, dim=2)
@@ -182,10 +194,8 @@ class _GRUCho2014(torch.autograd.Function):
         dy, dh_last = outputs
         h, gates, n, kept, W_hh, U = ctx.saved_tensors
         (T, B, H), dy = n.shape, dy.contiguous()
-        r, z = gates.chunk(2, dim=2)
-        # Derivatives of h(t) with respect to p_n and p_z, and of r * h(t-1) to p_r.
-        by_n = (1 - z) * (1 - n * n)
-        slopes = torch.addcmul(gates, gates, gates, value=-1)
+        r, z, by_n, slopes = _gru_slopes(gates, n)
+        # Derivatives of r * h(t-1) with respect to p_r, and of h(t) to p_z.
         slopes[:, :, :H].mul_(h[:-1])
         slopes[:, :, H:].mul_(h[:-1] - n)
         by_r, by_z = slopes.chunk(2, dim=2)
@@ -207,34 +217,22 @@ class _GRUCho2014(torch.autograd.Function):
         return torch.cat([d, d_n], dim=2), dh, dW_hh, dU, None
 
 
-def run_closed_elman(
-    cell: Any, projected: Tensor, state: CellState, weights: Mapping[str, Tensor],
-    dtype: torch.dtype,
-) -> tuple[Tensor, CellState]:  # fmt: skip
-    """As ``rnncli.nn.recurrence.run_reference``, for ``rnncli.nn.cells.elman.Elman``."""
-    y, h = _Elman.apply(  # type: ignore[no-untyped-call]
-        projected, *state, weights["W_hh"], cell.nonlinearity, dtype
-    )
-    return y, (h,)
+def _by(function: type[torch.autograd.Function], arguments: Arguments) -> Runner:
+    """A runner as ``rnncli.nn.recurrence.run_reference``. ``arguments``: what ``function`` takes of
+    the cell and its matrices after the first state."""
+
+    def run(
+        cell: Cell, projected: Tensor, state: CellState, weights: Mapping[str, Tensor],
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, CellState]:  # fmt: skip
+        y, h = function.apply(  # type: ignore[no-untyped-call]
+            projected, *state, *arguments(cell, weights), dtype
+        )
+        return y, (h,)
+
+    return run
 
 
-def run_closed_gru(
-    cell: Any, projected: Tensor, state: CellState, weights: Mapping[str, Tensor],
-    dtype: torch.dtype,
-) -> tuple[Tensor, CellState]:  # fmt: skip
-    """As ``rnncli.nn.recurrence.run_reference``, for ``rnncli.nn.cells.gru.GRU``."""
-    y, h = _GRU.apply(  # type: ignore[no-untyped-call]
-        projected, *state, weights["W_hh"], cell.a_n, dtype
-    )
-    return y, (h,)
-
-
-def run_closed_gru_cho2014(
-    cell: Cell, projected: Tensor, state: CellState, weights: Mapping[str, Tensor],
-    dtype: torch.dtype,
-) -> tuple[Tensor, CellState]:  # fmt: skip
-    """As ``rnncli.nn.recurrence.run_reference``, for ``rnncli.nn.cells.gru.GRUCho2014``."""
-    y, h = _GRUCho2014.apply(  # type: ignore[no-untyped-call]
-        projected, *state, weights["W_hh"], weights["U"], dtype
-    )
-    return y, (h,)
+run_closed_elman = _by(_Elman, lambda cell, weights: (weights["W_hh"], cell.nonlinearity))
+run_closed_gru = _by(_GRU, lambda cell, weights: (weights["W_hh"], cell.a_n))
+run_closed_gru_cho2014 = _by(_GRUCho2014, lambda cell, weights: (weights["W_hh"], weights["U"]))
