@@ -72,6 +72,7 @@ _RULES: dict[str, tuple[str, tuple[str, ...]]] = {
     "schedule.newbob_threshold": ("schedule.name", ("newbob",)),
     "schedule.final_fraction": ("schedule.name", ("cosine",)),
     "model.embedding_size": ("model.input", ("embedding",)),
+    "tokenizer.min_count": ("tokenizer.kind", ("word", "char")),
 }
 """Settings of one rule among several: the setting that names the rule, and which it may name."""
 

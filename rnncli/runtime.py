@@ -138,12 +138,19 @@ def product_speed(dtype: torch.dtype, device: str = "cpu") -> float:
     return product_speeds((dtype,), device)[dtype]
 
 
-@cache
 def product_speeds(
     dtypes: tuple[torch.dtype, ...], device: str = "cpu"
 ) -> dict[torch.dtype, float]:
-    """Flop/s of a product of two matrices (512, 512) of each type: the best of ten, by turns, so
-    that another program's moment on the processors makes none look slower than the others."""
+    """Flop/s of a product of two matrices (512, 512) of each type, with as many threads as torch
+    has now: the best of ten, by turns, so that another program's moment on the processors makes
+    none look slower than the others."""
+    return _product_speeds(dtypes, device, torch.get_num_threads())
+
+
+@cache
+def _product_speeds(
+    dtypes: tuple[torch.dtype, ...], device: str, threads: int
+) -> dict[torch.dtype, float]:
     matrices = {dtype: torch.ones(512, 512, dtype=dtype, device=device) for dtype in dtypes}
     best = dict.fromkeys(dtypes, math.inf)
     for _ in range(10):

@@ -78,7 +78,10 @@ def train(
             f"--out {out}: a .model file holds a bpe or unigram tokenizer, not {tokenizer!r}; "
             "use another ending, such as .tok"
         )
-    trained = train_tokenizer(config, _training_lines(corpus, on_bad_input))
+    notes: list[str] = []
+    trained = train_tokenizer(config, _training_lines(corpus, on_bad_input, notes))
+    for text in notes:
+        note(text)
     if out.suffix == ".model":
         from rnncli.files import write_atomically
 
@@ -134,13 +137,15 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return read_tokenizer(path)
 
 
-def _training_lines(corpora: list[str], on_bad_input: OnBadInput) -> Iterator[str]:
-    """All lines. Raises DataError when there is no character in them."""
+def _training_lines(
+    corpora: list[str], on_bad_input: OnBadInput, notes: list[str]
+) -> Iterator[str]:
+    """All lines; ``notes``: as of ``read_lines``. Raises DataError when none has a character."""
     from rnncli.text.lines import read_lines
 
     empty = True
     for corpus in corpora:
-        for line in read_lines(corpus, on_bad_input=on_bad_input):
+        for line in read_lines(corpus, on_bad_input=on_bad_input, notes=notes):
             empty = empty and not line
             yield line
     if empty:

@@ -182,6 +182,8 @@ def train(
     from rnncli.cli.panel import ReadingNotes, View, show
 
     notes: list[str] = []
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite: go on with the run, or replace it")
     if resume:
         settled = _resumed(out, fixed, preset, config)
     else:

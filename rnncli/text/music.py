@@ -142,7 +142,10 @@ def hold_out(parts: Sequence[Music], fraction: float) -> tuple[list[Music], Musi
     """``parts`` without the last ``fraction`` of their pieces, those pieces, and a sentence that
     says what was done. At least one piece is held out; of a single one nothing (None)."""
     total = sum(len(part.pieces) for part in parts)
-    kept = total - max(1, int(total * fraction))
+    pieces, last = [piece for part in parts for piece in part.pieces], max(1, int(total * fraction))
+    while last < total - 1 and not any(map(len, pieces[-last:])):  # blank lines alone
+        last = min(total - 1, 2 * last)
+    kept = total - last
     train: list[Music] = []
     held: list[Frames] = []
     for part in parts:

@@ -53,12 +53,28 @@ def hold_out(
     texts: Sequence[Text], fraction: float, options: TextOptions
 ) -> tuple[list[Text], Text | None, str]:
     """``texts`` (whole files) without the last ``fraction`` of their lines, that part as a text of
-    its own, and a sentence that says what was done. At least one line is held out; of a single line
-    the last part; of a text too small for that, nothing (None)."""
+    its own, and a sentence that says what was done. At least one line is held out, and one that is
+    not blank if any is; of a single line the last part; of a text too small for that, nothing
+    (None)."""
     total = sum(text.lines for text in texts)
     if total < 2:
         return _hold_out_of_line(texts, fraction, options)
-    kept = total - max(1, int(total * fraction))
+    held = max(1, int(total * fraction))
+    train, valid = _without_last(texts, total - held, options)
+    while valid.size <= valid.lines and held < total - 1:  # nothing but the ends of lines
+        held = min(total - 1, 2 * held)
+        train, valid = _without_last(texts, total - held, options)
+    note = (
+        f"The last {valid.lines:,} of {total:,} lines are held out for validation "
+        f"(data.valid_fraction = {fraction:g}; data.valid names a file of its own)."
+    )
+    return train, valid, note
+
+
+def _without_last(
+    texts: Sequence[Text], kept: int, options: TextOptions
+) -> tuple[list[Text], Text]:
+    """The first ``kept`` lines of ``texts``, a text of each, and the others as one."""
     train: list[Text] = []
     held: list[Span] = []
     for text in texts:
@@ -73,12 +89,7 @@ def hold_out(
             train.append(measure((Span(span.source, 0, place),), options))
             held.append(Span(span.source, place, None, kept + 1))
         kept = max(0, kept - text.lines)
-    valid = measure(held, options)
-    note = (
-        f"The last {valid.lines:,} of {total:,} lines are held out for validation "
-        f"(data.valid_fraction = {fraction:g}; data.valid names a file of its own)."
-    )
-    return train, valid, note
+    return train, measure(held, options)
 
 
 def _hold_out_of_line(

@@ -25,12 +25,20 @@ LEARNING_RATES = {"sgd": 5.0, "adagrad": 0.05, "adadelta": 1.0}
 """Where the rate that suits Adam and RMSprop does not; gradients are clipped at norm 1."""
 
 
+VALID_BYTES = 1_000_000
+"""So much held-out text is enough to tell models apart."""
+MOST_WORDS = 60_000
+
+
 @dataclass(frozen=True)
 class Glance:
-    """What a look at the beginning of the training files tells."""
+    """What a look at the beginning of the training files tells. ``alphabet``: how many different
+    characters there are."""
 
     bytes: int
     words_a_byte: float
+    characters_a_byte: float
+    alphabet: int
     tokenized: bool
     compressed: bool
 
@@ -53,8 +61,11 @@ def glance(data: DataConfig) -> Glance:
         if source.gzipped:
             compressed, size = True, size * 3  # English shrinks to about a third
         total += size
-    words = len(seen.split())
-    return Glance(total, words / max(1, len(seen)), b" <unk> " in seen, compressed)
+    size, text = max(1, len(seen)), seen.decode("utf-8", "ignore")
+    words, characters = len(seen.split()), len(text)
+    return Glance(
+        total, words / size, characters / size, len(set(text)), b" <unk> " in seen, compressed
+    )
 
 
 def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -71,12 +82,24 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         vocab = 8000 if seen.bytes < 300_000_000 else 16000
         values["tokenizer.vocab_size"] = vocab
     tokens = _token_count(kind, seen)
-    V = {"byte": 256, "char": 100}.get(kind, vocab or min(60_000, int(60 * tokens**0.37)))
+    V = {"byte": 256, "char": seen.alphabet + 2}.get(
+        kind, vocab or min(MOST_WORDS, int(60 * tokens**0.37))
+    )
+    if kind == "word" and not seen.tokenized:
+        # A word of its own for every one that was seen would leave <unk> nothing to learn from.
+        values["tokenizer.min_count"] = 2
+        if V == MOST_WORDS and not vocab:
+            values["tokenizer.vocab_size"] = MOST_WORDS
+    if "data.valid" not in fixed and 0.05 * seen.bytes > VALID_BYTES:
+        values["data.valid_fraction"] = round(VALID_BYTES / seen.bytes, 6)
     words = V > 256
     embedded = fixed.get("model.input") != "one-hot"
     batch = int(fixed.get("training.batch_size") or (16 if tokens < 300_000 else 32))
     bptt = int(fixed.get("training.bptt") or (35 if words else 64))
     H, passes = _extent(V, tokens, batch * bptt, fixed, values, reasons)
+    steps = passes * tokens / (batch * bptt)
+    if fixed.get("training.max_seconds") or "training.max_seconds" in values:
+        values["training.valid_every_steps"] = _valid_every(passes, steps)
     rate = float(fixed.get("regularization.dropout", _dropout(passes, words)))
     whole = fixed.get("model.output") != "adaptive"
     optimizer = str(fixed.get("optimizer.name", "adamw"))
@@ -98,7 +121,7 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "training.batch_size": batch,
         "training.bptt": bptt,
         "optimizer.lr": LEARNING_RATES.get(optimizer, round(4e-3 * min(1.0, 384 / H), 5)),
-        "schedule.warmup_steps": int(min(200, 0.05 * passes * tokens / (batch * bptt))),
+        "schedule.warmup_steps": int(min(200, 0.05 * steps)),
     }
     if "regularization.dropout" not in fixed:
         reasons.append(f"regularisation: dropout {rate:g}; the more passes, the more of it")
@@ -133,7 +156,7 @@ def _extent(
     if "training.epochs" not in fixed:
         values["training.epochs"] = 0
     if asked and not seconds:
-        H = int(fixed.get("model.hidden_size") or _largest(lambda _: asked))
+        H = int(fixed.get("model.hidden_size") or _largest(lambda _: asked, tokens))
         if "model.hidden_size" not in fixed:
             reasons.append(
                 f"size: {_layers(fixed)} layers of {H} for {asked:.2g} passes over the text"
@@ -145,14 +168,14 @@ def _extent(
         reasons.append(
             f"time: no limit was given, so {seconds / 60:g} minutes (--max-time, --epochs)"
         )
-    speed = measure_speed()
+    speed = measure_speed(fixed)
 
     def passes(H: int) -> float:
         output = V * H * (0.3 if V > 4000 else 1.0)
         possible = seconds * speed / (6 * (_layers(fixed) * 8 * H * H + output)) / tokens
         return min(possible, asked) if asked else possible
 
-    H = int(fixed.get("model.hidden_size") or _largest(passes))
+    H = int(fixed.get("model.hidden_size") or _largest(passes, tokens))
     if "model.hidden_size" not in fixed:
         reasons.append(
             f"size: {_layers(fixed)} layers of {H}; at some {speed / 1e9:.0f} Gflop/s, "
@@ -182,10 +205,19 @@ def _cells(fixed: Mapping[str, Any]) -> tuple[str, ...]:
 SIZES = (64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
 
 
-def _largest(passes: Callable[[int], float]) -> int:
-    """The largest size that sees the text often enough: 2 passes for 256 units, 12 for 512."""
-    fitting = [H for H in SIZES if passes(H) >= 12 * (H / 512) ** 2.5]
+def _largest(passes: Callable[[int], float], tokens: int) -> int:
+    """The largest size that sees the text often enough: 2 passes for 256 units, 12 for 512; whose
+    two layers have no more than 60 weights a token."""
+    fitting = [H for H in SIZES if passes(H) >= 12 * (H / 512) ** 2.5 and 60 * tokens >= 16 * H * H]
     return max(fitting, default=SIZES[0])
+
+
+def _valid_every(passes: float, steps: float) -> int:
+    """Steps between validations, 0 for once an epoch: some are wanted before the first epoch is
+    over, and not hundreds of a text that is read hundreds of times."""
+    if passes < 3:
+        return max(20, round(steps / 12))
+    return round(steps / 50) if passes > 60 else 0
 
 
 def _tokenizer(seen: Glance, reasons: list[str]) -> str:
@@ -201,20 +233,28 @@ def _tokenizer(seen: Glance, reasons: list[str]) -> str:
 
 def _token_count(kind: str, seen: Glance) -> int:
     """Roughly how many tokens the text has."""
-    if kind in ("byte", "char"):
+    if kind == "byte":
         return max(1, seen.bytes)
-    words = seen.bytes * seen.words_a_byte
-    return max(1, int(words * (1.05 if kind == "word" else 1.4)))
+    characters, words = seen.bytes * seen.characters_a_byte, seen.bytes * seen.words_a_byte
+    if kind == "char":
+        return max(1, int(characters))
+    if kind == "word":
+        return max(1, int(words * 1.05))
+    # Scripts without spaces have characters of three bytes, of which a piece has one or two.
+    a_piece = 1.5 if seen.characters_a_byte < 0.45 else 4.5
+    return max(1, int(max(words * 1.4, characters / a_piece)))
 
 
-def measure_speed() -> float:
-    """Flop/s that a recurrent layer can hope for here, rounded to a power of the square root of two
-    so that the same machine chooses the same size again."""
+def measure_speed(fixed: Mapping[str, Any]) -> float:
+    """Flop/s that a recurrent layer can hope for here, with the device, precision and threads of
+    ``fixed``, rounded to a power of the square root of two so that the same machine chooses the
+    same size again."""
     import torch
 
     from rnncli.runtime import prepare, product_speed
 
-    runtime = prepare()
+    device, precision = (str(fixed.get(f"training.{n}", "auto")) for n in ("device", "precision"))
+    runtime = prepare(device, precision, int(fixed.get("training.threads") or 0))
     share = 0.65 if runtime.dtype == torch.float32 else 0.45  # of a product's, in whole steps
     hoped = share * product_speed(runtime.dtype, runtime.device.type)
     return float(2 ** (round(2 * math.log2(hoped)) / 2))

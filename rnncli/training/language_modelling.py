@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -93,6 +95,7 @@ class LanguageModelling:
         self._layout: list[_Piece] = []
         self._stream: Stream | None = None
         self._lines: LineEpoch | None = None
+        self._open: tuple[int, tuple[npt.NDArray[Any], ...]] | None = None  # a batch of lines
         self._state: State | None = None
         self._next: State | None = None
 
@@ -112,7 +115,7 @@ class LanguageModelling:
         training = self.config.training
         rng = np.random.default_rng([self.config.seed, epoch])
         parts = weighted_parts(self.corpus.train, self.config.data.weights, epoch, rng)
-        self._state = None
+        self._state = self._open = None
         if training.state == "carried":
             self._stream = Stream(parts, self.batch_size, self.tokenizer.boundary_id)
             places = cuts(self._stream.length, training, rng)
@@ -156,7 +159,9 @@ class LanguageModelling:
         if piece.start == 0:
             self._state = None
         cut = slice(piece.start, piece.stop)
-        arrays = tuple(a[cut] for a in self._lines.batch(piece.batch))
+        if self._open is None or self._open[0] != piece.batch:
+            self._open = (piece.batch, self._lines.batch(piece.batch))
+        arrays = tuple(a[cut] for a in self._open[1])
         inputs, targets, mask = (torch.from_numpy(a).to(self.runtime.device) for a in arrays)
         return inputs, targets, mask
 

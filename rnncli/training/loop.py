@@ -227,6 +227,8 @@ class Loop:
                 last_save = time.monotonic()
                 window = Window()
             if self.stop.received is not None:
+                if self.validated_step < 0:
+                    self._write_unvalidated()
                 yield self._save(best=False)
                 raise self.stop.error(self.step)
             if time.monotonic() - last_save >= self.config.training.save_every_seconds > 0:
@@ -401,6 +403,16 @@ class Loop:
 
     def _weights_are_finite(self) -> bool:
         return all(bool(torch.isfinite(w).all()) for w in self.parameters)
+
+    def _write_unvalidated(self) -> None:
+        """Write the model as it is: better than the one of before the first step."""
+        if not self._weights_are_finite():
+            return
+        if self.averaging.active:
+            self.averaging.swap()
+        self.place.write_model(self, scores={})
+        if self.averaging.active:
+            self.averaging.swap()
 
     def _save(self, best: bool) -> Saved:
         self.place.write_training_state(self)

@@ -104,7 +104,7 @@ def _extent(size: int, fixed: Mapping[str, Any]) -> tuple[int, float]:
     if not seconds and (asked or fixed.get("training.max_steps")):
         return 320, asked
     tokens = size / 2 / BYTES_A_TOKEN
-    speed = measure_speed()
+    speed = measure_speed(fixed)
 
     def passes(H: int) -> float:
         """Of a layer on each side, the encoder's in both directions, and the output layer."""

@@ -120,7 +120,9 @@ def test_training_and_held_out_text_make_up_the_corpus(
     if total >= 2:
         assert found == b"".join(texts)
         assert corpus.valid is not None
-        assert corpus.valid.counts.lines == max(1, int(total * fraction))
+        least, held = max(1, int(total * fraction)), corpus.valid.counts.lines
+        last = b"".join(texts).split(b"\n")[-1 - least : -1]
+        assert held == least or (held > least and not any(last))
     elif corpus.valid:  # one line in two
         assert found.replace(b"\n", b"") == b"".join(texts).replace(b"\n", b"")
 
@@ -305,3 +307,12 @@ def test_a_very_long_line(tmp_path: Path) -> None:
     assert corpus.valid is not None
     assert corpus.train[0].counts.words + corpus.valid.counts.words == 3_000_000 + 2
     assert isinstance(corpus.train[0].ids, np.memmap)
+
+
+def test_what_is_held_out_is_not_blank(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    path.write_text("one\ntwo\nthree\n\n\n")
+    corpus = load_corpus(DataConfig(train=(str(path),)), TokenizerConfig(kind="char"))
+    assert corpus.valid is not None
+    assert corpus.valid.counts.lines == 4
+    assert "The last 4 of 5 lines" in corpus.notes[0]

@@ -17,7 +17,7 @@ from rnncli.training.tasks import choose
 
 @pytest.fixture(autouse=True)
 def _known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(defaults, "measure_speed", lambda: 3.2e11)
+    monkeypatch.setattr(defaults, "measure_speed", lambda fixed: 3.2e11)
 
 
 def chosen(path: Path, text: bytes, **fixed: Any) -> tuple[Config, list[str]]:
@@ -91,7 +91,7 @@ def test_missing_text_is_named(tmp_path: Path) -> None:
 
 
 def test_the_same_speed_rounds_to_the_same_size() -> None:
-    sizes = {defaults._largest(lambda H, f=f: 12 * f * (512 / H) ** 2) for f in (1.0, 1.02)}
+    sizes = {defaults._largest(lambda H, f=f: 12 * f * (512 / H) ** 2, 10**7) for f in (1.0, 1.02)}
     assert sizes == {512}
 
 
@@ -157,6 +157,54 @@ def test_a_projection_decides_the_size_of_a_tied_embedding(tmp_path: Path) -> No
     assert config.model.hidden_size > 24
 
 
+def test_words_that_were_seen_once_teach_what_an_unknown_one_is(tmp_path: Path) -> None:
+    text = b"The cat sat on the mat.\n" * 9000
+    raw, _ = chosen(tmp_path / "t", text, tokenizer__kind="word")
+    assert (raw.tokenizer.min_count, raw.tokenizer.vocab_size) == (2, 0)
+    split, _ = chosen(tmp_path / "t", WORDS)
+    assert split.tokenizer.min_count == 1
+    given, _ = chosen(tmp_path / "t", text, tokenizer__kind="word", tokenizer__min_count=5)
+    assert given.tokenizer.min_count == 5
+
+
+def test_validations_are_neither_too_few_nor_too_many(tmp_path: Path) -> None:
+    def every(lines: int, minutes: float) -> int:
+        text = b"The cat sat on the mat.\n" * lines
+        config, _ = chosen(tmp_path / "t", text, training__max_seconds=60 * minutes)
+        return config.training.valid_every_steps
+
+    assert every(40_000, 10) == 0  # once an epoch
+    assert every(400_000, 0.2) >= 20  # a part of an epoch
+    assert every(200, 20) > 50  # hundreds of epochs of three steps
+
+
+def test_of_much_text_a_small_share_is_held_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(defaults, "VALID_BYTES", 1000)
+    text = b"The cat sat on the mat.\n" * 9000
+    config, _ = chosen(tmp_path / "t", text)
+    assert config.data.valid_fraction == pytest.approx(1000 / len(text), rel=0.01)
+
+
+def test_a_small_text_gets_a_small_model_whatever_the_time(tmp_path: Path) -> None:
+    config, _ = chosen(tmp_path / "t", b"The cat sat on the mat.\n" * 200)
+    assert config.model.hidden_size <= 128
+
+
+def test_scripts_without_spaces_have_as_many_tokens_as_characters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t"
+    path.write_text("".join(chr(0x4E00 + k) for k in range(3000)) * 10, encoding="utf-8")
+    seen = defaults.glance(DataConfig(train=(str(path),)))
+    assert seen.alphabet == 3000
+    assert defaults._token_count("char", seen) == 30_000
+    assert defaults._token_count("bpe", seen) == 20_000
+    config, _ = chosen(path, path.read_bytes(), tokenizer__kind="char", training__epochs=2)
+    assert config.model.tied
+
+
 def test_embeddings_of_characters_are_small_unless_they_are_the_output_too(tmp_path: Path) -> None:
     settings = {"tokenizer__kind": "char", "model__hidden_size": 256, "training__epochs": 3}
     for more, size in (
@@ -179,7 +227,7 @@ def test_there_are_as_many_layers_as_cells_are_named(tmp_path: Path) -> None:
 
 def test_translation_grows_with_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More time: more units and more dropout, never less; what is given decides the rest."""
-    monkeypatch.setattr(translation_defaults, "measure_speed", lambda: 1e11)
+    monkeypatch.setattr(translation_defaults, "measure_speed", lambda fixed: 1e11)
     pairs = tmp_path / "p.tsv"
     pairs.write_bytes(b"a boat on the river .\tein Boot auf dem Fluss .\n" * 40_000)
     found = []
