@@ -54,16 +54,16 @@ class LineReader:
         """All lines in order, at most ``max_lines`` at once, and no more than are there already.
 
         Raises FileError when reading fails, DataError with file:line for a line that is not UTF-8
-        when that is to be an error.
+        when that is to be an error, after the lines before it.
         """
         waiting: deque[bytes] = deque()
         for lines in self._reads():
             waiting.extend(lines)
             while len(waiting) >= max_lines or (waiting and not self._more_is_there()):
                 count = min(len(waiting), max_lines)
-                yield [self._decode(waiting.popleft()) for _ in range(count)]
+                yield from self._decoded([waiting.popleft() for _ in range(count)])
         if waiting:
-            yield [self._decode(line) for line in waiting]
+            yield from self._decoded(waiting)
 
     def _reads(self) -> Iterator[list[bytes]]:
         """The lines that each read completes."""
@@ -85,6 +85,20 @@ class LineReader:
 
     def _more_is_there(self) -> bool:
         return bool(select.select([self._handle], [], [], 0)[0])
+
+    def _decoded(self, lines: Iterable[bytes]) -> Iterator[list[str]]:
+        """All of ``lines``; where one is an error those before it first, as if they had come by
+        themselves."""
+        done: list[str] = []
+        for line in lines:
+            try:
+                done.append(self._decode(line))
+            except DataError:
+                if done:
+                    self.lines -= 1
+                    yield done
+                raise
+        yield done
 
     def _decode(self, line: bytes) -> str:
         self.lines += 1

@@ -201,6 +201,7 @@ def test_bad_input(folder):
     stopped = run_cli("tokenize", "encode", tok, folder / "bad.txt", "--on-bad-input", "error")
     assert stopped.returncode == 65
     assert f"{folder}/bad.txt:2: not UTF-8 at its byte 4" in stopped.stderr.decode()
+    assert stopped.stdout == b"f i n e\n"  # as if the lines had come one by one
     assert b"Traceback" not in stopped.stderr
 
 
