@@ -15,13 +15,21 @@ from rnncli.nn.cells.layer_norm import LayerNormalized
 from rnncli.nn.cells.linear import LinearCell
 from rnncli.nn.cells.lstm import LSTM
 from rnncli.nn.cells.lstm_variants import PeepholeLSTM, VariantLSTM
+from rnncli.nn.cells.mogrifier import Mogrifier
+from rnncli.nn.cells.qrnn import QRNN
+from rnncli.nn.cells.recurrent_highway import RecurrentHighway
+from rnncli.nn.cells.rg_lru import RGLRU
+from rnncli.nn.cells.slstm import SLSTM
+from rnncli.nn.cells.sru import SRU, SRUWithVectors
 from rnncli.nn.cells.zoneout import Zoneout
 from rnncli.nn.recurrence.trace import Trace
 from rnncli.nn.state import CellState
 
 Gates = dict[str, Tensor]
-"""By name, each (N, H). Those of a GRU are reset, update and candidate; update is the share of the
-state that is kept, as in the equations of ``rnncli.nn.cells.gru``."""
+"""By name, each (N, H). ``forget`` is the share of the old state that goes on; of a GRU that is
+``update``, as in the equations of ``rnncli.nn.cells.gru``."""
+
+Function = Callable[[Cell, Tensor, CellState, Product], Gates]
 
 _LSTM = ("input", "forget", "candidate", "output", "cell")
 _GRU = ("reset", "update", "candidate")
@@ -30,10 +38,21 @@ _GRU = ("reset", "update", "candidate")
 def gate_names(cell: Cell) -> tuple[str, ...]:
     """The gates of ``cell`` that ``gate_values`` knows."""
     kind = unwrapped(cell)
-    if type(kind) in (LSTM, VariantLSTM, PeepholeLSTM):
+    if type(kind) in (LSTM, VariantLSTM, PeepholeLSTM, Mogrifier):
         return _LSTM
     if isinstance(kind, (GRU, GRUCho2014)):
         return _GRU
+    if isinstance(kind, SLSTM):
+        return ("forget", "candidate", "output")
+    if isinstance(kind, RecurrentHighway):
+        kinds = ("candidate", "transform", *(() if kind.coupled else ("carry",)))
+        return tuple(f"{name}_{n}" for n in range(1, kind.depth + 1) for name in kinds)
+    if isinstance(kind, QRNN):
+        return ("forget", "candidate", *("output", "input")[: kind.gates - 2])
+    if isinstance(kind, (SRU, SRUWithVectors)):
+        return ("forget", "reset")
+    if isinstance(kind, RGLRU):
+        return ("forget", "recurrence", "input")
     return ("forget",) if isinstance(kind, LinearCell) else ()
 
 
@@ -50,7 +69,7 @@ def gate_values(trace: Trace, gate: str) -> Tensor:
 
 def gate_range(gate: str) -> Range:
     """Between what the values of the gate called ``gate`` lie, which is not an LSTM's ``cell``."""
-    return RANGES["tanh" if gate == "candidate" else "sigmoid"]
+    return RANGES["tanh" if gate.startswith("candidate") else "sigmoid"]
 
 
 def unwrapped(cell: Cell) -> Cell:
@@ -58,10 +77,13 @@ def unwrapped(cell: Cell) -> Cell:
     return cell.cell if isinstance(cell, Zoneout) else cell
 
 
-def _gates_of(cell: Cell) -> Callable[[Cell, Tensor, CellState, Product], Gates]:
-    for kind, function in (
-        (LSTM, _lstm), (VariantLSTM, _variant_lstm), (GRU, _gru), (GRUCho2014, _gru_cho2014),
-    ):  # fmt: skip
+def _gates_of(cell: Cell) -> Function:
+    functions: tuple[tuple[type[Cell], Function], ...] = (
+        (LSTM, _lstm), (Mogrifier, _mogrifier), (VariantLSTM, _variant_lstm), (GRU, _gru),
+        (GRUCho2014, _gru_cho2014), (SLSTM, _slstm), (RecurrentHighway, _rhn),
+        (SRUWithVectors, _sru_with_vectors),
+    )  # fmt: skip
+    for kind, function in functions:
         if isinstance(cell, kind):
             return function
     return _linear
@@ -109,6 +131,52 @@ def _gru_cho2014(cell: Cell, projected: Tensor, state: CellState, product: Produ
     return dict(zip(_GRU, (r, z, torch.tanh(x_n + product("U", r * h))), strict=True))
 
 
+def _mogrifier(cell: Cell, projected: Tensor, state: CellState, product: Product) -> Gates:
+    assert isinstance(cell, Mogrifier)
+    projected, state = cell.mogrified(projected, state, product)
+    return _variant_lstm(cell, projected, state, product)
+
+
+def _slstm(cell: Cell, projected: Tensor, state: CellState, product: Product) -> Gates:
+    """Its gates are exponentials; what goes on of the old state is the share f n / (f n + i)."""
+    h, _, n, m = state
+    i, f, z, o = (projected + product("W_hh", h)).chunk(4, dim=1)
+    kept = F.logsigmoid(f) + m + torch.log(n)
+    return {
+        "forget": torch.sigmoid(kept - i), "candidate": torch.tanh(z), "output": torch.sigmoid(o),
+    }  # fmt: skip
+
+
+def _rhn(cell: Cell, projected: Tensor, state: CellState, product: Product) -> Gates:
+    assert isinstance(cell, RecurrentHighway)
+    found: Gates = {}
+    (s,) = state
+    for layer in range(1, cell.depth + 1):
+        h, t, c = cell.gates_of(layer, s, projected, product)
+        found |= {f"candidate_{layer}": h, f"transform_{layer}": t, f"carry_{layer}": c}
+        s = h * t + s * c
+    return found
+
+
+def _sru_with_vectors(cell: Cell, projected: Tensor, state: CellState, product: Product) -> Gates:
+    assert isinstance(cell, SRUWithVectors)
+    _, f, r, _ = projected.chunk(4, dim=1)
+    return {
+        "forget": torch.sigmoid(f + cell.v_f * state[1]),
+        "reset": torch.sigmoid(r + cell.v_r * state[1]),
+    }
+
+
 def _linear(cell: Cell, projected: Tensor, state: CellState, product: Product) -> Gates:
     assert isinstance(cell, LinearCell)
-    return {"forget": cell.coefficients(projected)[0]}
+    found = {"forget": cell.coefficients(projected)[0]}
+    rows = torch.split(projected, cell.hidden_size, dim=1)
+    if isinstance(cell, QRNN):
+        found["candidate"] = torch.tanh(rows[0])
+        for name, row in zip(("output", "input"), rows[2 : cell.gates], strict=False):
+            found[name] = torch.sigmoid(row)
+    elif isinstance(cell, SRU):
+        found["reset"] = torch.sigmoid(rows[2])
+    elif isinstance(cell, RGLRU):
+        found |= {"recurrence": torch.sigmoid(rows[1]), "input": torch.sigmoid(rows[2])}
+    return found

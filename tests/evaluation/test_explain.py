@@ -187,6 +187,64 @@ def test_gates_make_the_next_state(kind: str, tmp_path: Path) -> None:
             assert candidate[5] == pytest.approx(candidate[9], rel=1e-6), "both have read an a"
 
 
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("mogrifier", {"rounds": 3, "rank": 4}),
+        ("slstm", {"heads": 2}),
+        ("rhn", {"transition_depth": 2}),
+        ("rhn", {"transition_depth": 2, "coupled_gates": False}),
+        ("qrnn", {"pooling": "f"}),
+        ("qrnn", {"pooling": "fo"}),
+        ("qrnn", {"pooling": "ifo", "window": 3}),
+        ("sru", {}),
+        ("sru", {"recurrent_vectors": True}),
+        ("rg-lru", {}),
+    ],
+    ids=str,
+)
+def test_gates_of_other_cells_make_their_states_too(
+    kind: str, more: dict[str, Any], tmp_path: Path
+) -> None:
+    loaded = load(tmp_path, kind, layers=1, embedding_size=16, **more)
+    (cell,) = loaded.model.stack.layers
+    read = [loaded.tokenizer.boundary_id, *ids(loaded, LINES[0])]
+    states = [layers[0] for layers in stepped(loaded, read)]
+    before, after = states[:-1], states[1:]
+    g = {
+        name: np.array(flat(explain(loaded, [LINES[:1]], unit=Unit(0, 5, name)))[0].values)
+        for name in gate_names(cell)
+    }
+    h, old_h = (of(series, 0, 5) for series in (after, before))
+    out = np.array(flat(explain(loaded, [LINES[:1]], unit=Unit(0, 5)))[0].values)
+    if kind == "mogrifier":
+        c = of(after, 1, 5)
+        assert g["cell"] == pytest.approx(c) and g["output"] * np.tanh(c) == pytest.approx(h)
+    elif kind == "slstm":
+        c, n, old_c, old_n = (of(series, part, 5) for series in (after, before) for part in (1, 2))
+        mean = g["forget"] * old_c / old_n + (1 - g["forget"]) * g["candidate"]
+        assert mean == pytest.approx(c / n, rel=1e-6)
+        assert g["output"] * c / n == pytest.approx(h, rel=1e-6)
+    elif kind == "rhn":
+        s = old_h
+        for n in (1, 2):
+            t = g[f"transform_{n}"]
+            s = g[f"candidate_{n}"] * t + s * g.get(f"carry_{n}", 1 - t)
+        assert s == pytest.approx(h, rel=1e-6)
+    elif kind == "qrnn":
+        taken = g.get("input", 1 - g["forget"])
+        assert g["forget"] * old_h + taken * g["candidate"] == pytest.approx(h, rel=1e-6)
+        assert g.get("output", 1.0) * h == pytest.approx(out, rel=1e-6)
+    elif kind == "sru":
+        c = of(after, len(states[0]) - 1, 5)
+        past = (out - g["reset"] * c) / (1 - g["reset"])  # x: equal for equal characters
+        assert past[5] == pytest.approx(past[9], rel=1e-4), "both have read an a"
+    else:
+        x = (h - g["forget"] * old_h) / (np.sqrt(1 - g["forget"] ** 2) * g["input"])
+        assert x[5] == pytest.approx(x[9], rel=1e-4), "both have read an a"
+        assert ((g["recurrence"] > 0) & (g["recurrence"] < 1)).all()
+
+
 def of(states: Sequence[CellState], part: int, number: int) -> np.ndarray[Any, Any]:
     return np.array([float(state[part][0, number]) for state in states])
 

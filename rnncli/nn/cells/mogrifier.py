@@ -58,13 +58,19 @@ class Mogrifier(VariantLSTM):
         return x.to(self.W_xh.dtype)
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
+        return super().step(*self.mogrified(projected, state, product), product)
+
+    def mogrified(
+        self, projected: Tensor, state: CellState, product: Product
+    ) -> tuple[Tensor, CellState]:
+        """What the LSTM's own step reads after the rounds: W_xh x + a, and the state."""
         x, (h, c) = projected, state
         for i in range(1, self.rounds + 1):
             if i % 2:
                 x = 2.0 * torch.sigmoid(self._product(i, h, product)) * x
             else:
                 h = 2.0 * torch.sigmoid(self._product(i, x, product)) * h
-        return super().step(self.norm_x(product("W_xh", x)) + self.a, (h, c), product)
+        return self.norm_x(product("W_xh", x)) + self.a, (h, c)
 
     def _product(self, i: int, v: Tensor, product: Product) -> Tensor:
         """v: (B, H) or (B, I) -> Q^i v: (B, I), or R^i v: (B, H)."""

@@ -61,17 +61,30 @@ class RecurrentHighway(Cell):
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         (s,) = state
-        H = self.hidden_size
         for layer in range(1, self.depth + 1):
-            if layer == 1:
-                v = product("W_hh", s) + projected
-            else:
-                v = product(f"R_{layer}", s) + getattr(self, f"a_{layer}")
-            h, gates = v.split_with_sizes((H, v.shape[1] - H), 1)
-            h, gates = torch.tanh(h), torch.sigmoid(gates)
+            h, gates = self._sums(layer, s, projected, product)
             if self.coupled:
                 s = torch.lerp(s, h, gates)  # t h + (1 - t) s
             else:
                 t, c = gates.chunk(2, dim=1)
                 s = torch.addcmul(h * t, s, c)
         return (s,)
+
+    def gates_of(
+        self, layer: int, s: Tensor, projected: Tensor, product: Product
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """h, t and c of a layer, counted from 1, that reads ``s`` (B, H): each (B, H)."""
+        h, gates = self._sums(layer, s, projected, product)
+        t, *others = gates.chunk(1 if self.coupled else 2, dim=1)
+        return h, t, others[0] if others else 1.0 - t
+
+    def _sums(
+        self, layer: int, s: Tensor, projected: Tensor, product: Product
+    ) -> tuple[Tensor, Tensor]:
+        """h of a layer (B, H), and its gates side by side."""
+        if layer == 1:
+            v = product("W_hh", s) + projected
+        else:
+            v = product(f"R_{layer}", s) + getattr(self, f"a_{layer}")
+        h, gates = v.split_with_sizes((self.hidden_size, v.shape[1] - self.hidden_size), 1)
+        return torch.tanh(h), torch.sigmoid(gates)
