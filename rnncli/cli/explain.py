@@ -133,7 +133,7 @@ def _scale(unit: Unit | None, full: float | None) -> Scale:
         return Scale("surprisal in bits", full or _FULL_BITS, signed=False, additive=True)
     what = f"{unit.gate} gate" if unit.gate and unit.gate != "cell" else unit.gate or "output"
     subject = f"{what} of unit {unit.number + 1} in layer {unit.layer + 1}"
-    signed = unit.gate in ("", "candidate", "cell")
+    signed = unit.gate in ("", "cell") or unit.gate.startswith("candidate")
     return Scale(subject, full or _FULL_ACTIVATION, signed=signed)
 
 
