@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rnncli.errors import UsageError
+
+
+class _AdditiveScores(torch.autograd.Function):
+    """v . tanh(q + k) of every query and key. The tanh, H times the size of the scores, is made
+    again for the backward pass: kept for every step of a long target it would be most of a
+    training step's memory."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q: (N, T, H), k: (N, S, H), v: (H,) -> (N, T, S)."""
+        ctx.save_for_backward(q, k, v)
+        return (q.unsqueeze(2) + k.unsqueeze(1)).tanh_() @ v
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (g,) = gradients
+        q, k, v = ctx.saved_tensors
+        inner = (q.unsqueeze(2) + k.unsqueeze(1)).tanh_()
+        dv = g.reshape(-1) @ inner.view(-1, len(v))
+        d = inner.mul_(inner).neg_().add_(1.0).mul_(v).mul_(g.unsqueeze(3))
+        return d.sum(2), d.sum(1), dv
 
 
 class Attention(nn.Module):
@@ -49,10 +72,13 @@ class Attention(nn.Module):
         """queries: (N, T, H), those of additive attention already multiplied by W_a; keys:
         (N, S, K); covered: (N, T, S), the weights so far -> (N, T, S)."""
         if self.kind == "additive":
-            inner = queries.unsqueeze(2) + keys.unsqueeze(1)
             if self.w_c is not None and covered is not None:
-                inner = inner + covered.unsqueeze(3) * self.w_c
-            return torch.tanh(inner) @ self.v
+                inner = queries.unsqueeze(2) + keys.unsqueeze(1)
+                return torch.tanh(inner + covered.unsqueeze(3) * self.w_c) @ self.v
+            scores: Tensor = _AdditiveScores.apply(  # type: ignore[no-untyped-call]
+                queries, keys, self.v
+            )
+            return scores
         return queries @ keys.transpose(1, 2)
 
     def forward(self, queries: Tensor, keys: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:

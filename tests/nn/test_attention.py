@@ -40,3 +40,19 @@ def test_the_published_scores(kind: str) -> None:
 def test_dot_needs_vectors_of_one_size() -> None:
     with pytest.raises(UsageError, match=r"model\.attention: dot .* 5 units.* 6; use 'general'"):
         Attention("dot", 5, 6)
+
+
+@pytest.mark.parametrize(("T", "S"), [(1, 4), (3, 1), (2, 3)])
+def test_gradients_of_additive_scores(T: int, S: int) -> None:
+    """Against finite differences, and against autograd's own of the formula."""
+    torch.manual_seed(1)
+    attention = Attention("additive", 3, 5).double()
+    queries = torch.randn(2, T, 3, dtype=torch.float64, requires_grad=True)
+    keys = torch.randn(2, S, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(attention.scores, (queries, keys))
+    inputs, weights = (queries, keys, attention.v), torch.randn(2, T, S, dtype=torch.float64)
+    found = torch.autograd.grad((attention.scores(queries, keys) * weights).sum(), inputs)
+    plain = torch.tanh(queries.unsqueeze(2) + keys.unsqueeze(1)) @ attention.v
+    expected = torch.autograd.grad((plain * weights).sum(), inputs)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
