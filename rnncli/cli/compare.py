@@ -57,10 +57,10 @@ def compare(
     ] = None,
     seeds: Annotated[int, Option(metavar="N", min=1, help="Runs of each, for the spread.")] = 1,
     task: Annotated[
-        str | None, _option("lm, music, or synthetic:adding, copy, order, recall.")
+        str | None, _option("lm, translate, music, or synthetic:adding, copy, order, recall.")
     ] = None,
     valid: Annotated[
-        str | None, _option("Validation text; else the last 5 % of the lines.")
+        str | None, _option("Validation text; else the last 5 % of the lines, 1 MB of much.")
     ] = None,
     layers: Annotated[int | None, _option("Recurrent layers.")] = None,
     hidden_size: Annotated[int | None, _option("Units a layer (of the first cell).")] = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Option
 
 Temperature = Annotated[
-    float, Option("--temperature", metavar="X", help="Below 1 bolder, above 1 wilder.")
+    float, Option("--temperature", metavar="X", help="Below 1 safer, above 1 wilder.")
 ]
 TopK = Annotated[
     int, Option("--top-k", metavar="N", help="Only the N most probable tokens; 0: all.")

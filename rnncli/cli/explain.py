@@ -48,7 +48,8 @@ def explain(
         Option(
             "--gate",
             metavar="NAME",
-            help="Of that unit: input, forget, candidate, output, cell; reset, update (GRU).",
+            help="Of that unit: input, forget, candidate, output, cell; reset, update (GRU); "
+            "a wrong name is answered with the cell's own.",
         ),
     ] = None,
     state: Annotated[

@@ -68,7 +68,7 @@ def train(
     ] = None,
     lag: Annotated[int | None, _option("Length of a synthetic task's sequences.")] = None,
     valid: Annotated[
-        str | None, _option("Validation text; else the last 5 % of the lines.")
+        str | None, _option("Validation text; else the last 5 % of the lines, 1 MB of much.")
     ] = None,
     weights: Annotated[
         str | None, _option("How often each file is read an epoch: 2,1,0.5.")

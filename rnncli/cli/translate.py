@@ -57,7 +57,11 @@ def translate(
     ] = 5,
     patience: Annotated[
         float,
-        Option("--patience", metavar="X", help="Over after X times N ends; inf: at the very best."),
+        Option(
+            "--patience",
+            metavar="X",
+            help="Over after X times --beam-size ends; inf: when none can win.",
+        ),
     ] = 1.0,
     n_best: Annotated[
         int, Option("--n-best", metavar="N", min=1, help="Translations a line; not as plain text.")
