@@ -141,11 +141,6 @@ class Config:
                 "regularization.label_smoothing: minimum risk training compares whole "
                 "translations, and smooths no targets; use label_smoothing = 0"
             )
-        if training.accumulate > 1:
-            raise UsageError(
-                "training.accumulate: the risk is a mean over sources, and several pieces are "
-                "weighed by their tokens; use accumulate = 1, and a larger batch_size"
-            )
         if training.sampled_softmax:
             raise UsageError(
                 "training.sampled_softmax: minimum risk training draws from the whole vocabulary; "

@@ -242,11 +242,6 @@ class TrainingConfig:
         require_range("training", "batch_size", self.batch_size, 1)
         require_range("training", "accumulate", self.accumulate, 1)
         require_range("training", "bptt", self.bptt, 0 if self.state == "reset" else 1)
-        if self.bptt_variable and not self.bptt:
-            raise UsageError(
-                "training.bptt_variable: lengths are drawn near bptt, and bptt = 0 cuts nothing; "
-                "use bptt_variable = false, or a bptt"
-            )
         require_range("training", "sampled_fraction", self.sampled_fraction, 0.0, 1.0)
         require_range("training", "risk_sharpness", self.risk_sharpness, 0.0)
         for name in ("epochs", "max_steps", "max_seconds", "sampled_softmax", "batch_tokens",

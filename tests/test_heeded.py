@@ -170,6 +170,7 @@ def test_the_settings_of_cells_are_known_for_every_cell() -> None:
         ({"schedule.newbob_threshold": 1.1}, "newbob_threshold: schedule.name = 'cosine'"),
         ({"schedule.name": "constant", "schedule.decay": 0.1}, "decay: schedule.name = 'constant'"),
         ({"model.input": "one-hot", "model.embedding_size": 7}, "embedding_size: model.input"),
+        ({"tokenizer.kind": "bpe", "tokenizer.min_count": 3}, "min_count: tokenizer.kind = 'bpe'"),
     ],
 )
 def test_what_is_of_another_rule_may_stand_in_a_file_and_not_be_asked_for(

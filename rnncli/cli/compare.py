@@ -120,7 +120,6 @@ def compare(
     else:
         candidates = _configurations(fixed, presets or [], configs or [])
     candidates = with_one_precision(candidates, out)
-    _require_rules(fixed, candidates)
     settled = settle(candidates, equal or ("parameters" if cells else "none"))
     outcomes = [] if dry_run else list(_run_all(plan_runs(settled, seeds, out)))
     rows = make_rows(settled, outcomes)
@@ -145,6 +144,7 @@ def _cells(fixed: dict[str, Any], cells: str, out: Path, *, keep: bool) -> list[
     for text in reasons:
         note(text)
     candidates = cell_candidates(base, items, fixed)
+    _require_rules(fixed, candidates)
     if keep:
         keep_base(base, out)
     return candidates
@@ -179,6 +179,7 @@ def _configurations(
     for candidate in candidates:
         data = candidate.config.data
         require_text(candidate.config.task, (*data.train, *data.source))
+    _require_rules(fixed, candidates)
     require_comparable(candidates)
     return candidates
 

@@ -103,7 +103,9 @@ class EncoderDecoder(nn.Module):
         if C and type(first.cell if isinstance(first, Zoneout) else first) is GRUCho2014:
             start, size = after_source.cell_start(0), after_source.layer_sizes()[0]
             summing = SummaryGRU(start, after_source.cell_options(0), E, size, C)
-            self.decoder.cells[0] = finished(summing, after_source)
+            own = dict(summing.named_parameters())  # which has no U
+            fixed_here = tuple(name for name in after_source.frozen if name in own)
+            self.decoder.cells[0] = finished(summing, replace(after_source, frozen=fixed_here))
         H = self.decoder.output_size
         self.attention: Attention | None = None
         self.W_c: nn.Parameter | None = None

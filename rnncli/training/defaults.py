@@ -98,8 +98,10 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     bptt = int(fixed.get("training.bptt") or (35 if words else 64))
     H, passes = _extent(V, tokens, batch * bptt, fixed, values, reasons)
     steps = passes * tokens / (batch * bptt)
-    if fixed.get("training.max_seconds") or "training.max_seconds" in values:
-        values["training.valid_every_steps"] = _valid_every(passes, steps)
+    timed = fixed.get("training.max_seconds") or "training.max_seconds" in values
+    if timed and fixed.get("training.state") != "reset":
+        held = 0.05 * tokens * min(1.0, VALID_BYTES / (0.05 * seen.bytes + 1))
+        values["training.valid_every_steps"] = _valid_every(passes, steps, held / (batch * bptt))
     rate = float(fixed.get("regularization.dropout", _dropout(passes, words)))
     whole = fixed.get("model.output") != "adaptive"
     optimizer = str(fixed.get("optimizer.name", "adamw"))
@@ -212,11 +214,12 @@ def _largest(passes: Callable[[int], float], tokens: int) -> int:
     return max(fitting, default=SIZES[0])
 
 
-def _valid_every(passes: float, steps: float) -> int:
+def _valid_every(passes: float, steps: float, held: float) -> int:
     """Steps between validations, 0 for once an epoch: some are wanted before the first epoch is
-    over, and not hundreds of a text that is read hundreds of times."""
+    over, and not hundreds of a text that is read hundreds of times. ``held``: as many steps would
+    go over the held-out text; a tenth of the time may."""
     if passes < 3:
-        return max(20, round(steps / 12))
+        return max(20, round(steps / 12), round(6 * held))
     return round(steps / 50) if passes > 60 else 0
 
 

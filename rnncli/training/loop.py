@@ -227,7 +227,7 @@ class Loop:
                 last_save = time.monotonic()
                 window = Window()
             if self.stop.received is not None:
-                if self.validated_step < 0:
+                if self.validated_step < 0 and self.config.training.start_from is None:
                     self._write_unvalidated()
                 yield self._save(best=False)
                 raise self.stop.error(self.step)
@@ -361,7 +361,7 @@ class Loop:
             measured = self._criterion(validation, score)
             if validation.solved and self.solved_step is None:
                 self.solved_step = self.step
-            best = measured < self.best or validation.solved
+            best = (math.isfinite(score) and measured < self.best) or validation.solved
             self.stale = 0 if best else self.stale + 1
             self.best, self.best_nats = min(self.best, measured), min(self.best_nats, score)
         scores: dict[str, float] = {}
@@ -405,7 +405,7 @@ class Loop:
         return all(bool(torch.isfinite(w).all()) for w in self.parameters)
 
     def _write_unvalidated(self) -> None:
-        """Write the model as it is: better than the one of before the first step."""
+        """Write the model as it is: better than the fresh one of before the first step."""
         if not self._weights_are_finite():
             return
         if self.averaging.active:

@@ -65,6 +65,11 @@ def open_task(
             f"training.bptt: {training.bptt} cuts text in pieces, and pairs are run whole; use "
             "bptt = 0 and bptt_variable = false"
         )
+    if training.risk_candidates and training.accumulate > 1:
+        raise UsageError(
+            "training.accumulate: the risk is a mean over sources, and several pieces are weighed "
+            "by their tokens; use accumulate = 1, and a larger batch_size"
+        )
     train, valid, notes = read_text(config.data)
     tokenizers = tokenizers or make_tokenizers(config, train)
     torch.manual_seed(config.seed)

@@ -123,7 +123,11 @@ def test_training_is_told_by_all_of_its_steps():
     [
         ({"cell": "elman", "nonlinearity": "relu"}, [r"h +[\d.]+ % +-"]),
         ({"cell": "mingru"}, [r"forget +[\d.]+ % +[\d.]+ %"]),
-        ({"cell": "sru", "recurrent_vectors": True}, []),
+        (
+            {"cell": "sru", "recurrent_vectors": True},
+            [r"forget +[\d.]+ % +[\d.]+ %", r"reset +[\d.]+ % +[\d.]+ %"],
+        ),
+        ({"cell": "dt-rnn", "nonlinearity": "maxout"}, []),
     ],
 )
 def test_saturation_of_what_has_ends(model, rows, rnncli, tmp_path):

@@ -138,6 +138,8 @@ def test_what_cannot_be_resumed_or_begun(text, rnncli):
         assert message in err, arguments
         assert err.count("\n") == 1
     assert rnncli("train", text)[0] == 2
+    code, _, err = rnncli("train", "--out", "run", "--resume", "--overwrite")
+    assert code == 2 and "go on with the run, or replace it" in err
     assert rnncli("train", text, "--out", "run", "--overwrite", *SMALL, "--max-steps", 3)[0] == 0
     assert rnncli("train", "--resume", "--out", "run", "--max-steps", 6)[0] == 0
     code, _, err = rnncli("train", "--out", "run", "--resume", "--epochs", 0)

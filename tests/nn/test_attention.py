@@ -50,6 +50,7 @@ def test_gradients_of_additive_scores(T: int, S: int) -> None:
     queries = torch.randn(2, T, 3, dtype=torch.float64, requires_grad=True)
     keys = torch.randn(2, S, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(attention.scores, (queries, keys))
+    assert torch.autograd.gradgradcheck(attention.scores, (queries, keys))
     inputs, weights = (queries, keys, attention.v), torch.randn(2, T, S, dtype=torch.float64)
     found = torch.autograd.grad((attention.scores(queries, keys) * weights).sum(), inputs)
     plain = torch.tanh(queries.unsqueeze(2) + keys.unsqueeze(1)) @ attention.v

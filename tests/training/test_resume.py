@@ -6,8 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
-from rnncli.checkpoint import read_header
+from rnncli.checkpoint import read_header, read_model, read_training_state
 from rnncli.errors import DataError, FileError, Interrupted, ModelError, Terminated, UsageError
 from rnncli.training.events import Finished, Started
 from tests.training.runs import (
@@ -119,7 +120,10 @@ def test_stopped_at_the_last_step_without_a_validation(text, tmp_path, monkeypat
         at_step(patch, 7, send(signal.SIGTERM))
         with pytest.raises(Terminated):
             run(config, tmp_path / "run")
-    assert read_header(tmp_path / "run").provenance["step"] == 0
+    model = read_model(tmp_path / "run")
+    assert model.header.provenance["step"] == 7 and not model.header.scores
+    weights, _ = read_training_state(tmp_path / "run" / "training.safetensors")
+    assert all(torch.equal(w, weights[f"model.{name}"]) for name, w in model.weights.items())
     assert run(config, tmp_path / "run", resume=True)[-1].weights_sha256 == whole[-1].weights_sha256
     assert read_header(tmp_path / "run").provenance["step"] == 7
 

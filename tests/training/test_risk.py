@@ -174,3 +174,11 @@ def test_what_it_does_not_go_with(more: dict[str, Any], message: str) -> None:
     needed = {"task": "translate", "training.risk_candidates": 4, "training.state": "reset"}
     with pytest.raises(UsageError, match=message):
         Config().with_values({**needed, **more})
+
+
+def test_pieces_are_not_added_up(tmp_path: Path) -> None:
+    settings = config(
+        write_pairs(tmp_path / "p.tsv", 80), training__risk_candidates=2, training__accumulate=2
+    )
+    with pytest.raises(UsageError, match="several pieces are weighed by their tokens"):
+        run(settings, tmp_path / "run")
