@@ -25,8 +25,8 @@ rnncli train book.txt --out run --max-time 20s
 rnncli train book.txt --out run --cell gru --layers 1 --hidden-size 64 --max-steps 20
 rnncli train book.txt --valid valid.txt --out run --tokenizer word --tied --max-steps 20
 rnncli train book.txt --out run --preset char-rnn --max-steps 20 --set training.batch_size=4
-rnncli train book.txt --out run --dry-run
 rnncli train valid.txt --start-from run --out tuned --max-steps 20
+rnncli train book.txt --out run --dry-run
 rnncli train --source sources.txt --target targets.txt --out run --max-steps 20
 rnncli train music.txt --task music --out run
 rnncli train --task synthetic:adding --lag 50 --cell gru --out run
