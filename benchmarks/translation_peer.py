@@ -276,6 +276,8 @@ def compare(corpus: Corpus, python: Path, scratch: Path, seconds: float, test: s
     configs = {beam: joeynmt_config(corpus, pieces, joey, beam) for beam in (1, 5)}
     if not trained:
         train_both(corpus, python, configs[1], scratch, seconds, means)
+    if not any(joey.rglob("*.ckpt")):
+        raise SystemExit("JoeyNMT saved no model in this time, so that nothing can be translated")
     source, expected = corpus.lines(test, corpus.source), corpus.lines(test, corpus.target)
     run: list[object] = [sys.executable, "-m", "rnncli", "translate", ours / "run"]
     for beam in (1, 5):
