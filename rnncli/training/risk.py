@@ -129,5 +129,6 @@ def _candidates(
         counted.append(new)
         rows.append(tokens if new else ())
         costs.append(1.0 - sentence_bleu(one.text, text) / 100 if new else 0.0)
-        seen |= {tokens} if new else set()
+        if new:
+            seen.add(tokens)
     return rows, costs, counted

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from rnncli.checkpoint import SavedModel, read_model, unlike_weight
+from rnncli.checkpoint import NO_TOKENIZER, SavedModel, read_header, read_model, unlike_weight
 from rnncli.config import Config
 from rnncli.errors import UsageError
 from rnncli.text.tokenizers import Tokenizer
@@ -67,9 +67,12 @@ def read_start(config: Config) -> Start | None:
 
 def start_values(path: Path) -> dict[str, Any]:
     """Dotted names and values of what a run takes from the model that it begins with. Raises as
-    ``read_model``."""
-    config = read_model(path).config
-    return _kept(config) | flat({"model": config.to_dict()["model"]})
+    ``read_header``."""
+    header = read_header(path)
+    sections = ["task", "model"]
+    if header.tokenizer_kind != NO_TOKENIZER:  # else the task does not know such settings
+        sections += ["tokenizer", "source_tokenizer"]
+    return flat({name: header.config[name] for name in sections if name in header.config})
 
 
 def _kept(config: Config) -> dict[str, Any]:

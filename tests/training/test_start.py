@@ -82,6 +82,19 @@ def test_translation_keeps_both_vocabularies(tmp_path: Path) -> None:
     assert before.source_tokenizer.to_bytes() == after.source_tokenizer.to_bytes()
 
 
+@pytest.mark.parametrize("task", ["music", "synthetic:adding"])
+def test_tasks_without_text_begin_with_a_model_too(task: str, tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("60,64 62 -\n60 62 64 65\n" * 20)
+    given = ["--lag", "10"] if task != "music" else [str(tmp_path / "t")]
+    command = ["train", "--task", task, *given, "--max-steps", "2", "--threads", "1"]
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    done = run_cli(*command, "--hidden-size", "9", "--out", first)
+    assert done.returncode == 0, done.stderr
+    done = run_cli(*command, "--start-from", first, "--out", second)
+    assert done.returncode == 0, done.stderr
+    assert read_model(tmp_path / "second").config.model.hidden_size == 9
+
+
 def test_models_that_cannot_be_begun_with(first: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="task is 'translate' and 'lm' in"):
         run(

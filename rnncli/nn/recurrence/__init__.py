@@ -22,6 +22,7 @@ from rnncli.nn.cells.linear import LinearCell
 from rnncli.nn.cells.lstm import LSTM
 from rnncli.nn.recurrence import vendor
 from rnncli.nn.recurrence.closed import (
+    Runner,
     run_closed_elman,
     run_closed_gru,
     run_closed_gru_cho2014,
@@ -30,10 +31,6 @@ from rnncli.nn.recurrence.closed_lstm import run_closed_lstm
 from rnncli.nn.recurrence.deferred import DeferredProducts
 from rnncli.nn.recurrence.scan import run_scan
 from rnncli.nn.state import CellState
-
-Runner = Callable[
-    [Cell, Tensor, CellState, Mapping[str, Tensor], torch.dtype], tuple[Tensor, CellState]
-]
 
 
 def run(
