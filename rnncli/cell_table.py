@@ -71,11 +71,12 @@ class CellRow:
     recurrent: bool = True
 
 
+_NORM = {"layer_norm": False}
 _SIMPLE = {"nonlinearity": ("tanh", "sigmoid", "relu")}
 _LSTM = {"layer_norm": False, "coupled_gates": False, "projection_size": 0, "transition_depth": 1}
 _GRU = {"layer_norm": False, "transition_depth": 1}
 _PASCANU = "Pascanu et al. 2013, sec. 3"
-_LAYERS = {"nonlinearity": "sigmoid", "maxout_pieces": 2, "input_depth": 0}
+_LAYERS = {"nonlinearity": "sigmoid", "maxout_pieces": 2, "input_depth": 0, **_NORM}
 _TRANSITION = {"transition_depth": 2, "transition_input": "first"}
 _ELMAN_S_TRANSITION = {"transition_depth": 1, "transition_input": "first", "shortcuts": False}
 _OUTPUT = {"output_depth": 1, "output_size": 0, "output_nonlinearity": "same"}
@@ -132,20 +133,20 @@ CELLS: dict[str, CellRow] = {
         "IndRNN",
         "IndRNN",
         "Li et al. 2018",
-        {"nonlinearity": "relu"},
+        {"nonlinearity": "relu", **_NORM},
         choices=_SIMPLE,
         recurrent=False,
     ),
     "slstm": CellRow(
-        "slstm", "SLSTM", "sLSTM", "Beck et al. 2024, sec. 2.2", {"heads": 1}, forgets=True
+        "slstm", "SLSTM", "sLSTM", "Beck et al. 2024, sec. 2.2", {"heads": 1, **_NORM}, forgets=True
     ),
     "echo-state": CellRow(
         "echo_state",
         "echo_state",
         "Echo state network",
         "Jaeger 2001",
-        {"nonlinearity": "tanh", "leak": 1.0},
-        frozen=("W_xh", "W_hh", "a"),
+        {"nonlinearity": "tanh", "leak": 1.0, **_NORM},
+        frozen=("W_xh", "W_hh", "a", "norm.g"),
         choices=_SIMPLE,
         start={"recurrent_init": "sparse", "spectral_radius": 0.9},
     ),
@@ -193,30 +194,39 @@ CELLS: dict[str, CellRow] = {
         "RecurrentHighway",
         "RHN",
         "Zilly et al. 2017, sec. 3",
-        {"transition_depth": 5, "coupled_gates": True, "transform_bias": -2.0},
+        {"transition_depth": 5, "coupled_gates": True, "transform_bias": -2.0, **_NORM},
     ),
     "fs-rnn": CellRow(
         "fast_slow",
         "FastSlow",
         "FS-LSTM",
         "Mujika et al. 2017, sec. 3",
-        {"fast_layers": 2, "slow_size": 0},
+        {"fast_layers": 2, "slow_size": 0, **_NORM},
         forgets=True,
     ),
-    "mingru": CellRow("minimal", "MinGRU", "minGRU", "Feng et al. 2024, sec. 3.1", recurrent=False),
+    "mingru": CellRow(
+        "minimal", "MinGRU", "minGRU", "Feng et al. 2024, sec. 3.1", _NORM, recurrent=False
+    ),
     "minlstm": CellRow(
-        "minimal", "MinLSTM", "minLSTM", "Feng et al. 2024, sec. 3.2", recurrent=False
+        "minimal", "MinLSTM", "minLSTM", "Feng et al. 2024, sec. 3.2", _NORM, recurrent=False
     ),
     "qrnn": CellRow(
         "qrnn",
         "QRNN",
         "QRNN",
         "Bradbury et al. 2017, sec. 2",
-        {"window": 2, "pooling": "fo"},
+        {"window": 2, "pooling": "fo", **_NORM},
         recurrent=False,
     ),
     "sru": CellRow(
-        "sru", "make_sru", "SRU", "Lei et al. 2018", {"recurrent_vectors": False}, recurrent=False
+        "sru",
+        "make_sru",
+        "SRU",
+        "Lei et al. 2018",
+        {"recurrent_vectors": False, **_NORM},
+        recurrent=False,
     ),
-    "rg-lru": CellRow("rg_lru", "RGLRU", "RG-LRU", "De et al. 2024, sec. 2.4", recurrent=False),
+    "rg-lru": CellRow(
+        "rg_lru", "RGLRU", "RG-LRU", "De et al. 2024, sec. 2.4", _NORM, recurrent=False
+    ),
 }

@@ -115,6 +115,12 @@ class Config:
         require_heeded(self.task, vars(self))
         if self.regularization.omega:
             self._check_omega()
+        looped = ("auto", "reference", "deferred")
+        if self.regularization.dropout_state and self.training.engine not in looped:
+            raise UsageError(
+                f"regularization.dropout_state: the engine {self.training.engine!r} multiplies by "
+                "the whole state; use training.engine = 'auto', 'deferred' or 'reference'"
+            )
         if self.source_tokenizer is not None and self.model.shared_embedding:
             raise UsageError(
                 "model.shared_embedding: the source has a vocabulary of its own, and so an "
@@ -163,6 +169,11 @@ class Config:
             raise UsageError(
                 f"regularization.omega: the engine {self.training.engine!r} does not keep every "
                 "step's state; use training.engine = 'auto', 'deferred' or 'reference'"
+            )
+        if self.regularization.dropout_state:
+            raise UsageError(
+                "regularization.omega: the derivative of a step is that of the whole state; use "
+                "regularization.dropout_state = 0, or omega = 0"
             )
         if self.model.zoneout or self.model.zoneout_cell:
             raise UsageError(

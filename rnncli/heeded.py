@@ -20,6 +20,7 @@ CELL_SETTINGS: dict[str, str] = {
     "model.spectral_radius": "recurrent",
     "model.forget_bias": "forgets",
     "regularization.weight_drop": "recurrent",
+    "regularization.dropout_state": "recurrent",
     "regularization.recurrent_l1": "recurrent",
     "regularization.recurrent_l2": "recurrent",
 }

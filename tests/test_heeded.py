@@ -18,6 +18,7 @@ RECURRENT = {
     "model.recurrent_connections": 3,
     "model.spectral_radius": 0.9,
     "regularization.weight_drop": 0.3,
+    "regularization.dropout_state": 0.3,
     "regularization.recurrent_l1": 1e-4,
     "regularization.recurrent_l2": 1e-4,
 }
@@ -186,3 +187,16 @@ def test_a_rule_may_be_given_what_it_has() -> None:
     values = {"optimizer.name": "sgd", "optimizer.momentum": 0.9, "schedule.final_fraction": 0.1}
     require_rules(values, vars(Config().with_values(values)))
     require_rules(["optimizer.momentum"], vars(Config()))  # 0, which is so anyway
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("training.engine", "vendor", r"dropout_state: the engine 'vendor'"),
+        ("training.engine", "closed", r"use training\.engine = 'auto', 'deferred'"),
+        ("regularization.omega", 1.0, r"omega: the derivative .*\.dropout_state = 0, or omega = 0"),
+    ],
+)
+def test_dropout_of_the_state_goes_with_loops_alone(setting: str, value: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Config().with_values({"regularization.dropout_state": 0.1, setting: value})

@@ -179,7 +179,8 @@ def _of_a_cell(cell: str, options: dict[str, Any], size: int, units: int) -> int
     if cell == "fs-rnn":
         slow = options["slow_size"]
         fast = size + slow + options["fast_layers"] * (units + 1)
-        return 4 * units * fast + 4 * slow * (units + slow + 1)
+        gains = 6 * (options["fast_layers"] * units + slow) if options["layer_norm"] else 0
+        return 4 * units * fast + 4 * slow * (units + slow + 1) + gains
     assert cell in ("dt-rnn", "dts-rnn", "dot-rnn", "dots-rnn")
     reading = depth if options["transition_input"] == "all" else 1
     remembering = 2 * depth - 1 if options["shortcuts"] else depth

@@ -57,7 +57,7 @@ def dropout_rates(config: Config) -> RegularizationConfig:
     rates = config.regularization
     if not any(
         (rates.dropout, rates.input_rate, rates.output_rate, rates.dropout_embedding,
-         rates.weight_drop)
+         rates.dropout_state, rates.weight_drop)
     ):  # fmt: skip
         raise UsageError(
             "--mc-dropout: the model was trained without dropout, so every pass would be the same"

@@ -13,7 +13,6 @@ from rnncli.errors import UsageError
 from rnncli.nn.attention import Attention, fresh
 from rnncli.nn.cells.base import RANGES, Cell, Product, Range
 from rnncli.nn.cells.wrapper import Wrapper
-from rnncli.nn.layered_cell import LayeredCell
 from rnncli.nn.state import CellState
 
 
@@ -44,7 +43,7 @@ class AttentiveCell(Wrapper):
                 f"model.look_up: {look_up!r} looks up by the state of a cell, and this cell's "
                 "output is another one; use 'after'"
             )
-        if look_up != "between" and not cell.projects_plainly:
+        if look_up != "between" and not cell.reads_by_matrix:
             raise UsageError(
                 f"model.look_up: {look_up!r} adds to the cell's input, which this cell does not "
                 "read as a plain sum; use 'between' or 'after'"
@@ -52,8 +51,8 @@ class AttentiveCell(Wrapper):
         self.attention, self.look_up, self.second = attention, look_up, second
         self.W_c = fresh(H, memory_size + H)
         if look_up != "between":
-            reads = cell.layers[0] if isinstance(cell, LayeredCell) else cell
-            self.W_f = fresh(len(reads.a), H if look_up == "feeding" else memory_size)
+            G = len(cell.input_matrix)
+            self.W_f = fresh(G, H if look_up == "feeding" else memory_size)
 
     @property
     def part_kinds(self) -> tuple[str, ...]:
@@ -90,9 +89,24 @@ class AttentiveCell(Wrapper):
         if self.attention.kind == "additive":
             weights["attention.W_a"] = self.attention.W_a
         if self.second is not None:
-            of_second = {"W_xh": self.second.W_xh, **self.second.step_weights()}
+            of_second = {"W_xh": self.second.input_matrix, **self.second.step_weights()}
             weights |= {f"second.{name}": weight for name, weight in of_second.items()}
         return weights
+
+    @property
+    def _sums_late(self) -> bool:
+        """Whether what is looked up belongs to the sum that the cell makes something of."""
+        return self.look_up != "between" and not self.cell.sums_plainly
+
+    def project(self, x: Tensor, state: CellState, dtype: torch.dtype) -> Tensor:
+        if self._sums_late:
+            return self.linear(x, self.cell.input_matrix, None, dtype)
+        return self.cell.project(x, state, dtype)
+
+    def _joined(self, projected: Tensor, looked_up: Tensor) -> Tensor:
+        """What the cell's step reads: ``projected`` (B, G) with what was looked up (B, G)."""
+        joined = projected + looked_up
+        return self.cell.sums(joined) if self._sums_late else joined
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         return self.step_and_weights(projected, state, product)[0]
@@ -107,15 +121,15 @@ class AttentiveCell(Wrapper):
         covered = more[0] if more else None
         if self.look_up == "before":
             context, weights = self._context(before[0], memory, keys, covered, product)
-            after = self._cell(projected + product("W_f", context), before, product)
+            after = self._cell(self._joined(projected, product("W_f", context)), before, product)
         elif self.look_up == "feeding":
-            after = self._cell(projected + product("W_f", out), before, product)
+            after = self._cell(self._joined(projected, product("W_f", out)), before, product)
             context, weights = self._context(after[0], memory, keys, covered, product)
         else:
             assert self.second is not None
             after = self._cell(projected, before, product)
             context, weights = self._context(after[0], memory, keys, covered, product)
-            read = product("second.W_xh", context) + self.second.a
+            read = self.second.sums(product("second.W_xh", context))
             after = self.second.step(read, after, lambda n, v: product(f"second.{n}", v))
         out = torch.tanh(product("W_c", torch.cat([context, after[0]], dim=1)))
         covering = () if covered is None else (covered + weights,)
@@ -148,7 +162,7 @@ def second_cell(cell: nn.Module | None) -> Cell | None:
     if cell is None:
         return None
     assert isinstance(cell, Cell)
-    if not cell.projects_plainly:
+    if not cell.reads_by_matrix:
         raise UsageError(
             "model.look_up: 'between' needs a cell that reads its input as a plain sum; use 'after'"
         )

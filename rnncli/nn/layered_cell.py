@@ -28,7 +28,7 @@ class LayeredCell(Cell):
         self.input_size, self.hidden_size = cells[0].input_size, cells[-1].hidden_size
         self.gates = cells[0].gates
         self.state_parts = sum(cell.state_parts for cell in cells) + len(cells) - 1
-        if not all(cell.emits_h and cell.projects_plainly for cell in cells):
+        if not all(cell.emits_h and cell.reads_by_matrix for cell in cells):
             raise UsageError(
                 "model.look_up: 'feeding' runs all layers at every step, and this cell's output is "
                 "not its state, or its input no plain sum; use 'after', or layers = 1"
@@ -54,8 +54,19 @@ class LayeredCell(Cell):
         return (*sizes, *(0,) * (len(self.cells) - 1))
 
     @property
-    def projects_plainly(self) -> bool:
+    def reads_by_matrix(self) -> bool:
         return True
+
+    @property
+    def input_matrix(self) -> Tensor:
+        return self.layers[0].input_matrix
+
+    @property
+    def sums_plainly(self) -> bool:
+        return self.layers[0].sums_plainly
+
+    def sums(self, v: Tensor) -> Tensor:
+        return self.layers[0].sums(v)
 
     def first_state(self, states: Sequence[CellState], dropout: float) -> CellState:
         """``states``: of the layers, first layer first, parts of (B, H) -> that of all."""
@@ -80,7 +91,7 @@ class LayeredCell(Cell):
     def step_weights(self) -> dict[str, Tensor]:
         weights = self.recurrent_weights()
         for k, cell in enumerate(self.layers):
-            own = {"W_xh": cell.W_xh} if k else {}
+            own = {"W_xh": cell.input_matrix} if k else {}
             for name, weight in {**cell.step_weights(), **own}.items():
                 weights[f"cells.{k}.{name}"] = weight
         return weights
@@ -95,7 +106,7 @@ class LayeredCell(Cell):
 
             if k:
                 read = h * masks[k - 1] if masks[k - 1].shape[1] else h
-                projected = own("W_xh", read) + cell.a
+                projected = cell.sums(own("W_xh", read))
             parts = len(cell.part_kinds)
             state_of_layer = cell.step(projected, state[end - parts : end], own)
             h, end = state_of_layer[0], end - parts

@@ -17,6 +17,7 @@ from rnncli.nn.omega import run_with_omega
 from rnncli.nn.recurrence import require_engine, run
 from rnncli.nn.recurrence.trace import Trace, run_traced
 from rnncli.nn.state import CellState, State
+from rnncli.nn.state_dropout import StateDropout
 from rnncli.sections import ModelConfig, RegularizationConfig
 
 
@@ -133,6 +134,9 @@ class Stack(nn.Module):
         if rates is not None and rates.weight_drop:
             for name in cell.recurrent_weights():
                 weights[name] = drop_weights(weights[name], rates.weight_drop)
+        if rates is not None and rates.dropout_state and cell.recurrent_weights():
+            cell = StateDropout(cell, rates.dropout_state)
+            weights = {f"cell.{name}": weight for name, weight in weights.items()}
         before, engine, dtype = state.layers[n], run_as.engine, run_as.dtype
         if run_as.traces is not None:
             y, last, trace = run_traced(cell, x, before, weights, engine=engine, dtype=dtype)

@@ -36,6 +36,11 @@ KINDS: tuple[dict[str, Any], ...] = (
     {"cell": "gru", "attention": "additive", "look_up": "layers", "readout": "maxout"},
     {"encoder_cell": "mingru", "attention": "general", "encoder_layers": 3, "tied": True},
     {"cell": "gru", "encoder_cell": "lstm,elman", "attention": "additive", "look_up": "feeding"},
+    {"attention": "general", "look_up": "feeding", "layer_norm": True},
+    {"cell": "gru", "attention": "additive", "look_up": "between", "layer_norm": True, "layers": 1},
+    {"cell": "elman", "attention": "dot", "look_up": "before", "layer_norm": True, "layers": 1},
+    {"attention": "general", "look_up": "between", "zoneout": 0.1, "transition_depth": 2},
+    {"cell": "rhn", "attention": "general", "look_up": "feeding", "zoneout": 0.1},
 )
 
 

@@ -181,6 +181,7 @@ def test_the_untrained_output_knows_how_often_keys_sound() -> None:
     [
         {"dropout": 0.4}, {"dropout": 0.4, "locked": True}, {"dropout_input": 0.5},
         {"dropout_output": 0.5}, {"dropout_embedding": 0.5}, {"weight_drop": 0.5},
+        {"dropout_state": 0.5},
     ],
     ids=str,
 )  # fmt: skip

@@ -88,7 +88,10 @@ def test_capped_gates_never_sum_to_more_than_one() -> None:
     assert_equal(found[False], torch.full_like(found[False], 1.0 + T))
 
 
-@pytest.mark.parametrize("name", ["lstm", "lstm-peephole", "gru", "gru-cho2014", "mogrifier"])
+# Elman's norms are of the sum of both products, and what SRU leads past itself is no product.
+@pytest.mark.parametrize(
+    "name", [name for name in CELLS if name not in ("elman", "irnn", "echo-state", "fs-rnn", "sru")]
+)
 def test_layer_normalised_gates_do_not_see_the_size_of_the_input_matrix(name: str) -> None:
     cell = cell_of(name, layer_norm=True)
     x, state = random_input(cell, T, B)
@@ -98,7 +101,7 @@ def test_layer_normalised_gates_do_not_see_the_size_of_the_input_matrix(name: st
     plain = cell_of(name)
     before = outputs(plain, x, state)
     plain.W_xh *= 300.0
-    assert (outputs(plain, x, state) - before).abs().max() > 0.1
+    assert (outputs(plain, x, state) - before).abs().max() > 0.05
 
 
 @pytest.mark.parametrize("name", ["elman", "irnn"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from rnncli.nn.stack import Run, Stack
 from rnncli.nn.state import State
-from rnncli.sections import RegularizationConfig
+from rnncli.sections import ModelConfig, RegularizationConfig
 from tests.nn.cases import KINDS, H, I, assert_equal, cell_config, parts_read, randomize
 
 T, B = 6, 3
@@ -172,6 +173,43 @@ def test_a_dropped_weight_gets_no_gradient() -> None:
     y.sum().backward()
     gradient = torch.diagonal(stack.layers[0].W_hh.grad)
     assert torch.equal(gradient != 0, y[0, 0] != 0)
+
+
+@pytest.mark.parametrize("engine", ["reference", "deferred", "auto"])
+def test_dropout_of_the_state_has_one_mask_for_the_whole_sequence(engine: str) -> None:
+    """A dropped unit is 0 at every step, a kept one 2 / (1 - p) at every step; each row has its
+    own."""
+    torch.manual_seed(0)
+    stack, state = doubling(rows=2, size=200)
+    x, rates = torch.zeros(5, 2, I), RegularizationConfig(dropout_state=0.75)
+    y, _ = stack(x, state, Run(engine), rates)
+    kept = y[0] != 0
+    assert 20 < int(kept[0].sum()) < 80 and not torch.equal(kept[0], kept[1])
+    for t in range(5):
+        assert torch.equal(y[t], torch.where(kept, 8.0 ** (t + 1), 0.0))
+    again, _ = stack(x, state, Run(engine), rates)
+    assert not torch.equal(again[0] != 0, kept)
+    evaluated, _ = stack(x, state, Run(engine), None)
+    assert bool((evaluated[4] == 32.0).all())
+
+
+def test_dropout_of_the_state_is_for_matrices_alone() -> None:
+    """A gate that keeps the state keeps all of it; every layer of a transition has one mask."""
+    torch.manual_seed(0)
+    stack = Stack(ModelConfig(cell="rhn", layers=1, hidden_size=50, transition_depth=2), I)
+    cell = stack.layers[0]
+    with torch.no_grad():
+        for name, weight in cell.named_parameters():
+            weight.zero_()
+            if name == "W_hh" or name == "R_2":
+                weight[:50] = torch.eye(50)
+    state, rates = State(((torch.ones(1, 50),),)), RegularizationConfig(dropout_state=0.5)
+    y, _ = stack(torch.zeros(1, 1, I), state, Run("reference"), rates)
+    kept = [0.5 + 0.5 * math.tanh(2.0)]
+    kept.append(0.5 * kept[0] + 0.5 * math.tanh(2.0 * kept[0]))
+    values = torch.tensor([0.25, kept[1]])
+    assert torch.isclose(y.flatten().unsqueeze(1), values).any(1).all()
+    assert len(y.flatten().unique()) == 2
 
 
 def passing(layers: int, size: int) -> Stack:

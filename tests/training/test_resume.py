@@ -52,6 +52,7 @@ SETTINGS = {
     "every noise": {
         "regularization__dropout": 0.3, "regularization__dropout_embedding": 0.2,
         "regularization__weight_drop": 0.3, "regularization__weight_noise": 0.05,
+        "regularization__dropout_state": 0.2,
         "regularization__activation_penalty": 1.0, "regularization__locked": True,
         "model__layers": 2,
     },

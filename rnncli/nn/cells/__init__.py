@@ -6,6 +6,7 @@ from importlib import import_module
 
 from rnncli.errors import UsageError, choices_hint
 from rnncli.nn.cells.base import Cell
+from rnncli.nn.cells.layer_norm import layer_normalized
 from rnncli.nn.cells.zoneout import Zoneout
 from rnncli.sections import ModelConfig
 
@@ -19,9 +20,10 @@ def make_cell(config: ModelConfig, input_size: int, hidden_size: int, layer: int
     """
     row = config.cell_row(layer)
     module = import_module(f"rnncli.nn.cells.{row.module}")
-    cell: Cell = getattr(module, row.cls)(
-        config.cell_start(layer), config.cell_options(layer), input_size, hidden_size
-    )
+    make, options = getattr(module, row.cls), config.cell_options(layer)
+    if options.get("layer_norm") and _is_plain(make):
+        make = layer_normalized(make)
+    cell: Cell = make(config.cell_start(layer), options, input_size, hidden_size)
     return finished(cell, config, layer)
 
 
@@ -30,6 +32,8 @@ def finished(cell: Cell, config: ModelConfig, layer: int = 0) -> Cell:
     ``config.frozen`` names that it has no parameter of."""
     row, weights = config.cell_row(layer), dict(cell.named_parameters())
     for name in config.frozen_weights(layer):
+        if name not in weights and name not in config.frozen:
+            continue  # of an option that is not taken
         if name not in weights:
             raise UsageError(
                 f"model.frozen: {row.title} has no weight {name!r}{choices_hint(name, weights)}"
@@ -39,3 +43,8 @@ def finished(cell: Cell, config: ModelConfig, layer: int = 0) -> Cell:
     if any(rates.get(kind) for kind in cell.part_kinds):
         return Zoneout(cell, config.zoneout, config.zoneout_cell)
     return cell
+
+
+def _is_plain(make: object) -> bool:
+    """Whether ``make`` is a class of cells that has no layer normalisation of its own."""
+    return isinstance(make, type) and issubclass(make, Cell) and not make.normalizes_itself

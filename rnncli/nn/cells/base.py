@@ -43,6 +43,7 @@ class Cell(nn.Module):
     gates = 1
     state_parts = 1
     recurrent = True  # whether there is a matrix W_hh
+    normalizes_itself = False  # whether it has equations of its own for layer normalisation
 
     def __init__(
         self, config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
@@ -90,15 +91,47 @@ class Cell(nn.Module):
         """All matrices that ``step`` multiplies by, the recurrent ones first."""
         return self.recurrent_weights()
 
+    def norm_groups(self) -> dict[str, tuple[int, ...]]:
+        """For each matrix how many of its rows layer normalisation takes together: all of them,
+        unless a cell says otherwise."""
+        weights = self.step_weights() | ({"W_xh": self.W_xh} if self.input_size else {})
+        return {name: (len(weight),) for name, weight in weights.items()}
+
     def project(self, x: Tensor, state: CellState, dtype: torch.dtype) -> Tensor:
         """x: (T, B, I), ``state`` before the first step -> W_xh x + a: (T, B, G), products in
         ``dtype``."""
-        return self.linear(x, self.W_xh, self.a, dtype)
+        return self.read(x, dtype)
+
+    def read(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """``sums`` of W_xh x, for x (..., I)."""
+        if self.sums_plainly:
+            return self.linear(x, self.W_xh, self.a, dtype)
+        return self.sums(self.linear(x, self.W_xh, None, dtype))
+
+    def sums(self, v: Tensor) -> Tensor:
+        """v: W_xh x, (..., G) -> v + a, or what the cell makes of it instead."""
+        return v + self.a
+
+    @property
+    def sums_plainly(self) -> bool:
+        """Whether ``sums`` adds ``a`` and does nothing else."""
+        return type(self).sums is Cell.sums
+
+    @property
+    def reads_by_matrix(self) -> bool:
+        """Whether ``project`` gives ``sums`` of ``input_matrix`` x, so that more can be added to
+        that product."""
+        return type(self).project is Cell.project
 
     @property
     def projects_plainly(self) -> bool:
         """Whether ``project`` gives W_xh x + a and nothing else."""
-        return type(self).project is Cell.project
+        return self.reads_by_matrix and self.sums_plainly
+
+    @property
+    def input_matrix(self) -> Tensor:
+        """(G, I), what x is multiplied by."""
+        return self.W_xh
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         """projected: (B, G), state: parts of (B, H) -> the next state; its first part is h(t)."""

@@ -34,6 +34,9 @@ class DeepTransition(Cell):
     ``input_depth`` layers lie before U, ``output_depth`` layers of ``output_size`` units (0: H)
     between h(t) and what reads it; both are run for all time steps at once.
 
+    ``layer_norm``: the sums of a layer are those of its normalised products, LN(W_l z_(l-1)) +
+    LN(S_l h(t-1)) + LN(U_l x(t)) + a_l; the networks before U and after h(t) have none.
+
     W_hh holds W_1 and, one after the other, S_2 ... S_L; W_xh and a hold what goes to layer 1, or
     to all. Layers of pieces (maxout, lp) have so many rows for each unit.
     """
@@ -93,7 +96,7 @@ class DeepTransition(Cell):
         return self.outputs is None
 
     @property
-    def projects_plainly(self) -> bool:
+    def reads_by_matrix(self) -> bool:
         return self.inputs is None
 
     @property
@@ -105,14 +108,17 @@ class DeepTransition(Cell):
         above = {f"W_{n}": getattr(self, f"W_{n}") for n in range(2, self.depth + 1)}
         return {"W_hh": self.W_hh, **above}
 
+    def norm_groups(self) -> dict[str, tuple[int, ...]]:
+        """The rows of each layer by themselves."""
+        groups = super().norm_groups()
+        return {name: (self._width,) * (rows[0] // self._width) for name, rows in groups.items()}
+
     def reset_parameters(self, config: ModelConfig) -> None:
         super().reset_parameters(config)
         start_with_euclidean_units(self)
 
     def project(self, x: Tensor, state: CellState, dtype: torch.dtype) -> Tensor:
-        if self.inputs is not None:
-            x = self.inputs.run(x, dtype)
-        return super().project(x, state, dtype)
+        return self.read(x if self.inputs is None else self.inputs.run(x, dtype), dtype)
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         (h,) = state

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rnncli.nn.cells.base import Cell, Product
-from rnncli.nn.cells.elman import Elman
+from rnncli.nn.cells.elman import Elman, NormalizedElman
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
 
@@ -22,7 +22,11 @@ def echo_state(
     config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
 ) -> Cell:
     """The reservoir with ``options``; without a leak it is a simple recurrent network."""
-    cls = Elman if options["leak"] == 1.0 else LeakyElman
+    leaks = options["leak"] != 1.0
+    if options["layer_norm"]:
+        cls: type[Elman] = LeakyNormalizedElman if leaks else NormalizedElman
+    else:
+        cls = LeakyElman if leaks else Elman
     return cls(config, options, input_size, hidden_size)
 
 
@@ -40,3 +44,7 @@ class LeakyElman(Elman):
         (h,) = state
         (fresh,) = super().step(projected, state, product)
         return (torch.lerp(h, fresh, self.leak),)
+
+
+class LeakyNormalizedElman(LeakyElman, NormalizedElman):
+    """The same with f(g * LN(W_xh x(t) + W_hh h(t-1)) + a) in it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rnncli.nn.cells.base import NONLINEARITIES, RANGES, Cell, Product, Range
@@ -54,9 +53,9 @@ class NormalizedElman(Elman):
         super().__init__(config, options, input_size, hidden_size)
         self.norm = Norm(hidden_size)
 
-    def project(self, x: Tensor, state: CellState, dtype: torch.dtype) -> Tensor:
-        """W_xh x."""
-        return self.linear(x, self.W_xh, None, dtype)
+    def sums(self, v: Tensor) -> Tensor:
+        """W_xh x as it is: ``a`` comes after the norm."""
+        return v
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         (h,) = state

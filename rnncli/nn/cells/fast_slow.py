@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from rnncli.nn.cells.base import RANGES, Cell, Product, Range
 from rnncli.nn.cells.initialization import remember
+from rnncli.nn.cells.layer_norm import Norm
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
 
@@ -26,10 +27,14 @@ class FastSlow(Cell):
     F1 has the matrices W_xh and W_hh and the bias a, S has U_S, W_S and a_S, F2 has U_2, W_2 and
     a_2, Fi has W_i and a_i; each with the rows i, f, g, o of an LSTM. ``slow_size``: units of S (0:
     half of H). The state is h and c of the fast cells, then those of the slow one.
+
+    ``layer_norm``: the sum of each gate is normalised by itself, and so is what h sees of c, h = o
+    * tanh(LN(c) + b), as in the authors' program.
     """
 
     gates = 4
     state_parts = 4
+    normalizes_itself = True
 
     def __init__(
         self, config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
@@ -47,7 +52,21 @@ class FastSlow(Cell):
         for layer in range(3, self.fast_layers + 1):
             self.register_parameter(f"W_{layer}", nn.Parameter(torch.empty(4 * H, H)))
             self.register_parameter(f"a_{layer}", nn.Parameter(torch.empty(4 * H)))
+        self.layer_norm: bool = options["layer_norm"]
         self.reset_parameters(config)
+        if self.layer_norm:
+            self.norms = nn.ModuleDict({name: _Norms(len(a) // 4) for name, a in self._biases()})
+
+    def _biases(self) -> list[tuple[str, Tensor]]:
+        """Of each LSTM cell, by their names."""
+        return [(n, p) for n, p in self.named_parameters(recurse=False) if p.dim() == 1]
+
+    @property
+    def sums_plainly(self) -> bool:
+        return not self.layer_norm
+
+    def sums(self, v: Tensor) -> Tensor:
+        return v if self.layer_norm else super().sums(v)
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
@@ -70,25 +89,45 @@ class FastSlow(Cell):
 
     def reset_parameters(self, config: ModelConfig) -> None:
         super().reset_parameters(config)
-        for name, bias in self.named_parameters():
-            if bias.dim() == 1:
-                assert name.startswith("a")
-                remember(bias, 1, len(bias) // 4, config)
+        for _, bias in self._biases():
+            remember(bias, 1, len(bias) // 4, config)
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         h, c, h_slow, c_slow = state
-        h, c = lstm(projected + product("W_hh", h), c)
+        v = projected + product("W_hh", h)
+        h, c = self._lstm("a", v, c) if self.layer_norm else lstm(v, c)
         v = product("U_S", h) + product("W_S", h_slow)
-        h_slow, c_slow = lstm(v + self.a_S, c_slow)
+        h_slow, c_slow = self._lstm("a_S", v, c_slow)
         v = product("U_2", h_slow) + product("W_2", h)
-        h, c = lstm(v + self.a_2, c)
+        h, c = self._lstm("a_2", v, c)
         for layer in range(3, self.fast_layers + 1):
-            h, c = lstm(product(f"W_{layer}", h) + getattr(self, f"a_{layer}"), c)
+            h, c = self._lstm(f"a_{layer}", product(f"W_{layer}", h), c)
         return h, c, h_slow, c_slow
 
+    def _lstm(self, bias: str, v: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The cell whose bias is called ``bias``. v: (B, 4 n), what its products add up to; c:
+        (B, n) -> h and the new c."""
+        a: Tensor = getattr(self, bias)
+        if not self.layer_norm:
+            return lstm(v + a, c)
+        norms = cast(_Norms, self.norms[bias])
+        v = norms.gates(v) + a
+        return lstm(v, c, norms)
 
-def lstm(v: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+
+class _Norms(nn.Module):
+    """What a cell of n units normalises."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.gates = Norm(n, n, n, n)
+        self.cell = Norm(n)
+        self.b = nn.Parameter(torch.zeros(n))
+
+
+def lstm(v: Tensor, c: Tensor, norms: _Norms | None = None) -> tuple[Tensor, Tensor]:
     """v: (B, 4 n), the sums of i, f, g and o; c: (B, n) -> h and the new c."""
     i, f, g, o = v.chunk(4, dim=1)
     c = torch.addcmul(torch.sigmoid(f) * c, torch.sigmoid(i), torch.tanh(g))
-    return torch.sigmoid(o) * torch.tanh(c), c
+    exposed = c if norms is None else norms.cell(c) + norms.b
+    return torch.sigmoid(o) * torch.tanh(exposed), c

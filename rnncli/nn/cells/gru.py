@@ -7,7 +7,6 @@ vendor libraries run, resets after it, r * (U h + a_n), so that all three produc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,14 +14,14 @@ from torch import Tensor, nn
 
 from rnncli.nn.cells.base import RANGES, Cell, Product, Range
 from rnncli.nn.cells.gated_transition import with_depth
-from rnncli.nn.cells.layer_norm import LayerNormalized
+from rnncli.nn.cells.layer_norm import layer_normalized
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
 
 
 def gru(config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int) -> Cell:
     """The later form with ``options``."""
-    cls = NormalizedGRU if options["layer_norm"] else GRU
+    cls = layer_normalized(GRU) if options["layer_norm"] else GRU
     return with_depth(cls, config, options, input_size, hidden_size)
 
 
@@ -30,7 +29,7 @@ def gru_cho2014(
     config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
 ) -> Cell:
     """The unit of Cho et al. 2014 with ``options``."""
-    cls = NormalizedGRUCho2014 if options["layer_norm"] else GRUCho2014
+    cls = layer_normalized(GRUCho2014) if options["layer_norm"] else GRUCho2014
     return with_depth(cls, config, options, input_size, hidden_size)
 
 
@@ -38,6 +37,9 @@ class GRU(Cell):
     """The later form. Gates in the rows: reset r, update z, candidate n.
 
     n = tanh(W x + a + r * (U h + a_n));  h(t) = (1 - z) * n + z * h(t-1).
+
+    ``layer_norm`` (Ba et al. 2016, supplementary material): the gates' sums are normalised
+    together, the candidate's by itself, n = tanh(LN(W x) + a + r * (LN(U h) + a_n)).
     """
 
     gates = 3
@@ -48,6 +50,11 @@ class GRU(Cell):
         super().__init__(config, options, input_size, hidden_size)
         self.a_n = nn.Parameter(torch.empty(hidden_size))
         self.reset_parameters(config)
+
+    def norm_groups(self) -> dict[str, tuple[int, ...]]:
+        """The gates together, the candidate by itself."""
+        H = self.hidden_size
+        return dict.fromkeys(super().norm_groups(), (2 * H, H))
 
     @property
     def h_range(self) -> Range | None:
@@ -68,6 +75,8 @@ class GRUCho2014(Cell):
 
     W_hh (2H, H) holds the recurrent matrices of r and z, U (H, H) that of the candidate:
     n = tanh(W x + U (r * h) + a);  h(t) = z * h(t-1) + (1 - z) * n.
+
+    ``layer_norm`` as in ``GRU``, n = tanh(LN(W x) + LN(U (r * h)) + a).
     """
 
     gates = 3
@@ -83,6 +92,11 @@ class GRUCho2014(Cell):
     def recurrent_weights(self) -> dict[str, Tensor]:
         return {"W_hh": self.W_hh, "U": self.U}
 
+    def norm_groups(self) -> dict[str, tuple[int, ...]]:
+        """As in ``GRU``."""
+        H, groups = self.hidden_size, super().norm_groups()
+        return {name: (2 * H, H) if name == "W_xh" else rows for name, rows in groups.items()}
+
     @property
     def h_range(self) -> Range | None:
         return RANGES["tanh"]
@@ -93,16 +107,3 @@ class GRUCho2014(Cell):
         r, z = torch.sigmoid(gates_x + product("W_hh", h)).chunk(2, dim=1)
         n = torch.tanh(n_x + product("U", r * h))
         return (torch.lerp(n, h, z),)
-
-
-class NormalizedGRU(LayerNormalized, GRU):
-    """Ba et al. 2016, supplementary material: the gates' sums are normalised together, the
-    candidate's by itself, n = tanh(LN(W x) + a + r * (LN(U h) + a_n))."""
-
-    groups = MappingProxyType({"W_xh": (2, 1), "W_hh": (2, 1)})
-
-
-class NormalizedGRUCho2014(LayerNormalized, GRUCho2014):
-    """The same with the reset before the product, n = tanh(LN(W x) + LN(U (r * h)) + a)."""
-
-    groups = MappingProxyType({"W_xh": (2, 1), "W_hh": (2,), "U": (1,)})

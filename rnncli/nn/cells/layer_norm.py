@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -46,25 +46,32 @@ class LayerNormalized(Cell):
     material), so that neither the size of a matrix nor that of what it multiplies changes a gate.
     """
 
-    groups: Mapping[str, tuple[int, ...]]
-    """For each matrix its gates that are normalised together, in numbers of gates."""
-
     def __init__(
         self, config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
     ) -> None:
         super().__init__(config, options, input_size, hidden_size)
-        self.norms = nn.ModuleDict(
-            {
-                name: Norm(*(gates * hidden_size for gates in groups))
-                for name, groups in self.groups.items()
-                if input_size or name != "W_xh"
-            }
-        )
+        groups = self.norm_groups()
+        self.norms = nn.ModuleDict({name: Norm(*rows) for name, rows in groups.items()})
 
-    def project(self, x: Tensor, state: CellState, dtype: torch.dtype) -> Tensor:
+    @property
+    def sums_plainly(self) -> bool:
+        return False
+
+    def sums(self, v: Tensor) -> Tensor:
         """g * LN(W_xh x) + a."""
-        normal: Tensor = self.norms["W_xh"](self.linear(x, self.W_xh, None, dtype))
+        normal: Tensor = self.norms["W_xh"](v)
         return normal + self.a
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         return super().step(projected, state, lambda name, v: self.norms[name](product(name, v)))
+
+
+def layer_normalized(cls: type[Cell]) -> type[Cell]:
+    """``cls`` with ``LayerNormalized`` before it, always the same class."""
+    if cls not in _CLASSES:
+        made = type(f"Normalized{cls.__name__}", (LayerNormalized, cls), {})
+        _CLASSES[cls] = cast("type[Cell]", made)
+    return _CLASSES[cls]
+
+
+_CLASSES: dict[type[Cell], type[Cell]] = {}

@@ -14,6 +14,10 @@ class LinearCell(Cell):
 
     recurrent = False
 
+    def norm_groups(self) -> dict[str, tuple[int, ...]]:
+        """The rows of each gate and of the candidate by themselves."""
+        return {"W_xh": (self.hidden_size,) * self.gates}
+
     def coefficients(self, projected: Tensor) -> tuple[Tensor, Tensor]:
         """projected: (..., G) -> f and b, each (..., H)."""
         raise NotImplementedError(type(self).__name__)

@@ -40,6 +40,7 @@ class VariantLSTM(Cell):
     """
 
     state_parts = 2
+    normalizes_itself = True
 
     def __init__(
         self, config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
@@ -88,13 +89,11 @@ class VariantLSTM(Cell):
         return {**self.recurrent_weights(), **projection}
 
     @property
-    def projects_plainly(self) -> bool:
-        return type(self).project is VariantLSTM.project and not self.layer_norm
+    def sums_plainly(self) -> bool:
+        return not self.layer_norm
 
-    def project(self, x: Tensor, state: CellState, dtype: torch.dtype) -> Tensor:
-        if not self.layer_norm:
-            return super().project(x, state, dtype)
-        normal: Tensor = self.norm_x(self.linear(x, self.W_xh, None, dtype))
+    def sums(self, v: Tensor) -> Tensor:
+        normal: Tensor = self.norm_x(v)
         return normal + self.a
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:

@@ -70,7 +70,7 @@ class Mogrifier(VariantLSTM):
                 x = 2.0 * torch.sigmoid(self._product(i, h, product)) * x
             else:
                 h = 2.0 * torch.sigmoid(self._product(i, x, product)) * h
-        return self.norm_x(product("W_xh", x)) + self.a, (h, c)
+        return self.sums(product("W_xh", x)), (h, c)
 
     def _product(self, i: int, v: Tensor, product: Product) -> Tensor:
         """v: (B, H) or (B, I) -> Q^i v: (B, I), or R^i v: (B, H)."""

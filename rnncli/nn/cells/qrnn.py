@@ -63,7 +63,7 @@ class QRNN(LinearCell):
         earlier = [part.unsqueeze(0) for part in state[:0:-1]]
         series = torch.cat([*earlier, x])
         windows = [series[k : k + len(x)] for k in range(self.window)]
-        sums = self.linear(torch.cat(windows, dim=2), self.W_xh, self.a, dtype)
+        sums = self.read(torch.cat(windows, dim=2), dtype)
         return torch.cat([sums, *windows[:0:-1]], dim=2)
 
     def coefficients(self, projected: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,8 @@ class RecurrentHighway(Cell):
     Rows of the matrices: H, T and, if it has its own, C. W_hh is that of the first layer, R_2 ...
     R_L follow, a and a_2 ... a_L are the biases. ``transform_bias`` is where b_T starts: below
     zero, so that at first a layer hands most of its state on (sec. 5); b_C starts at its opposite.
+    ``layer_norm`` normalises each product, the candidate's rows by themselves and the gates'
+    together.
     """
 
     def __init__(
@@ -49,6 +51,11 @@ class RecurrentHighway(Cell):
     def recurrent_weights(self) -> dict[str, Tensor]:
         above = {f"R_{n}": getattr(self, f"R_{n}") for n in range(2, self.depth + 1)}
         return {"W_hh": self.W_hh, **above}
+
+    def norm_groups(self) -> dict[str, tuple[int, ...]]:
+        """H by itself, the gates together."""
+        H, gates = self.hidden_size, self.gates - 1
+        return dict.fromkeys(super().norm_groups(), (H, gates * H))
 
     def reset_parameters(self, config: ModelConfig) -> None:
         super().reset_parameters(config)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rnncli.nn.cells.base import Cell, Product
+from rnncli.nn.cells.layer_norm import layer_normalized
 from rnncli.nn.cells.linear import LinearCell
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
@@ -18,7 +19,9 @@ def make_sru(
     config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
 ) -> Cell:
     """With ``recurrent_vectors`` the unit is not linear in its state."""
-    unit = SRUWithVectors if options["recurrent_vectors"] else SRU
+    unit: type[Cell] = SRUWithVectors if options["recurrent_vectors"] else SRU
+    if options["layer_norm"]:
+        unit = layer_normalized(unit)
     return unit(config, options, input_size, hidden_size)
 
 
@@ -71,8 +74,12 @@ class SRUWithVectors(Cell):
         return ("output", "cell")
 
     @property
-    def projects_plainly(self) -> bool:
+    def reads_by_matrix(self) -> bool:
         return self.gates == 4
+
+    def norm_groups(self) -> dict[str, tuple[int, ...]]:
+        """As of ``SRU``."""
+        return {"W_xh": (self.hidden_size,) * self.gates}
 
     def project(self, x: Tensor, state: CellState, dtype: torch.dtype) -> Tensor:
         """-> (T, B, 4 H): the sums, and what is led past the recurrence."""

@@ -45,6 +45,25 @@ class Wrapper(Cell):
     def step_weights(self) -> dict[str, Tensor]:
         return {f"cell.{name}": w for name, w in self.cell.step_weights().items()}
 
+    @property
+    def reads_by_matrix(self) -> bool:
+        return type(self).project is Wrapper.project and self.cell.reads_by_matrix
+
+    @property
+    def projects_plainly(self) -> bool:
+        return False
+
+    @property
+    def input_matrix(self) -> Tensor:
+        return self.cell.input_matrix
+
+    @property
+    def sums_plainly(self) -> bool:
+        return self.cell.sums_plainly
+
+    def sums(self, v: Tensor) -> Tensor:
+        return self.cell.sums(v)
+
     def project(self, x: Tensor, state: CellState, dtype: torch.dtype) -> Tensor:
         return self.cell.project(x, state, dtype)
 
