@@ -51,7 +51,8 @@ def generate(
     seed: int,
     precision: str,
 ) -> Iterator[Piece | Sample]:
-    """Continue ``prompt`` (``encode_prompt``) in ``rows`` ways; several models are an ensemble.
+    """Continue ``prompt`` (``encode_prompt``) in ``rows`` ways; several models are an ensemble,
+    the mean of their probabilities.
 
     ``precision`` is that of the weights (``rnncli.models.packed``). Raises UsageError when the
     models have different vocabularies, or this machine no products in that precision.
@@ -102,7 +103,7 @@ def _ready(
     steppers = [prepare_stepper(loaded.model, precision) for loaded in models]
     if len(models) == 1:
         return steppers[0], states[0]
-    return Ensemble(steppers), EnsembleState(tuple(states))
+    return Ensemble(steppers, mixed=True), EnsembleState(tuple(states))
 
 
 def _decoder_after(tokenizer: Tokenizer, prompt: Sequence[int]) -> StreamDecoder:

@@ -181,7 +181,9 @@ class Translator:
         self._tokenizer, self._options, self._reverse = tokenizer, options, reverse_source
         self._source_tokenizer = source_tokenizer or tokenizer
         steppers = [prepare_decoder(model, weights) for model in models]
-        self._stepper: AnyStepper = steppers[0] if len(steppers) == 1 else Ensemble(steppers)
+        self._stepper: AnyStepper = (
+            steppers[0] if len(steppers) == 1 else Ensemble(steppers, mixed=False)
+        )
         self._attending = [model for model in models if model.attends]
         self._device = models[0].source_embedding.weight.device
         for name in ("coverage_penalty", "replace_unk"):

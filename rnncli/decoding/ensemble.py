@@ -1,7 +1,8 @@
-"""Several models as one: the mean of their log-probabilities."""
+"""Several models as one: the mean of their probabilities, or of their log-probabilities."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,17 +27,23 @@ class EnsembleState:
 
 
 class Ensemble:
-    """A Stepper made of steppers with one vocabulary and one kind of source."""
+    """A Stepper made of steppers with one vocabulary and one kind of source.
 
-    def __init__(self, steppers: Sequence[AnyStepper]) -> None:
-        self.steppers = tuple(steppers)
+    ``mixed``: a token's probability is the mean of its probabilities, as ``evaluate`` and ``score``
+    take language models together; else that of its log-probabilities, as translators are.
+    """
+
+    def __init__(self, steppers: Sequence[AnyStepper], *, mixed: bool) -> None:
+        self.steppers, self.mixed = tuple(steppers), mixed
 
     def start(self, source: Any, rows: int) -> EnsembleState:
         return EnsembleState(tuple(stepper.start(source, rows) for stepper in self.steppers))
 
     def step(self, tokens: Tensor, state: EnsembleState) -> tuple[Tensor, EnsembleState]:
-        """As Stepper; the logits are the mean of the models' log-probabilities."""
+        """As Stepper; the logits are log-probabilities, those of the mean of log-probabilities up to
+        a number for each row."""
         pairs = zip(self.steppers, state.parts, strict=True)
         logits, parts = zip(*[stepper.step(tokens, part) for stepper, part in pairs], strict=True)
         log_p = torch.stack([torch.log_softmax(one.float(), -1) for one in logits])
-        return log_p.mean(0), EnsembleState(parts)
+        together = torch.logsumexp(log_p, 0) - math.log(len(parts)) if self.mixed else log_p.mean(0)
+        return together, EnsembleState(parts)

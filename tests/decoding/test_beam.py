@@ -219,11 +219,13 @@ def test_length_penalty_prefers_longer_hypotheses() -> None:
     assert mean_length(0.0) < mean_length(2.0)
 
 
-def test_an_ensemble_is_searched_as_one_model() -> None:
+@pytest.mark.parametrize("mixed", [False, True])
+def test_an_ensemble_is_searched_as_one_model(mixed: bool) -> None:
     chains = Chain(3, seed=1), Chain(3, seed=2)
-    both = Ensemble(chains)
+    both = Ensemble(chains, mixed=mixed)
     mean = Chain(3)
-    mean.table = torch.stack([torch.log_softmax(c.table, -1) for c in chains]).mean(0)
+    log_p = torch.stack([torch.log_softmax(chain.table, -1) for chain in chains])
+    mean.table = log_p.exp().mean(0).log() if mixed else log_p.mean(0)
     first = torch.zeros(1, dtype=torch.int64)
     options = BeamOptions(4, 5, end_id=1)
     (found,) = beam_search(both, first, both.start(None, 1), options)

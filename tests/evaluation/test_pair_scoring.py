@@ -46,7 +46,7 @@ def stepped(models: list[LoadedTranslator], source: str, target: str) -> list[fl
     """-log p of each target token, one step after the other."""
     tokenizer, reverse = models[0].tokenizer, models[0].config.model.reverse_source
     each = [one.model for one in models]
-    stepper: AnyStepper = each[0] if len(each) == 1 else Ensemble(each)
+    stepper: AnyStepper = each[0] if len(each) == 1 else Ensemble(each, mixed=False)
     reader = models[0].source_tokenizer or tokenizer
     ids = reader.encode(source)
     boundary = tokenizer.boundary_id
