@@ -40,8 +40,8 @@ class Ensemble:
         return EnsembleState(tuple(stepper.start(source, rows) for stepper in self.steppers))
 
     def step(self, tokens: Tensor, state: EnsembleState) -> tuple[Tensor, EnsembleState]:
-        """As Stepper; the logits are log-probabilities, those of a mean of log-probabilities up to a
-        number for each row."""
+        """As Stepper; the logits are log-probabilities, or those less a number that is the same for
+        a whole row."""
         pairs = zip(self.steppers, state.parts, strict=True)
         logits, parts = zip(*[stepper.step(tokens, part) for stepper, part in pairs], strict=True)
         log_p = torch.stack([torch.log_softmax(one.float(), -1) for one in logits])
