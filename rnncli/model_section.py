@@ -212,6 +212,8 @@ class ModelConfig:
     def _check_learned(self) -> None:
         rows = [CELLS[name] for name in self.all_cell_names()]
         fixed = [name for row in rows for name in row.frozen]
+        if not self.layer_norm:
+            fixed = [name for name in fixed if not name.startswith("norm")]
         if any("W_xh" in side.cell_row(0).frozen for side in self.sides()):
             fixed.append("embedding")
         for name in self.learned:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rnncli.cli.console import note, printable
+from rnncli.cli.outputs import require_writable, write_output
 from rnncli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class AttentionMaps:
 
         if svg == "-":
             raise UsageError("--explain-svg -: standard output has the translations; give a file")
+        require_writable(svg)
         require_attention(models)
         self._models, self._drawn, self._svg = models, drawn, svg
         self._kept: list[Alignment] = []
@@ -60,10 +61,9 @@ class AttentionMaps:
         if self._svg is None:
             return
         from rnncli.cli.attention_svg import page
-        from rnncli.files import write_atomically
 
         parts = page(f"Attention of {', '.join(str(m.path) for m in self._models)}", self._kept)
-        write_atomically(Path(self._svg), (part.encode() for part in parts))
+        write_output(self._svg, (part.encode(errors="replace") for part in parts))
 
 
 def print_grid(one: Alignment) -> None:

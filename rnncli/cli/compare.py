@@ -40,7 +40,8 @@ def compare(
     ] = None,
     out: Annotated[Path | None, _option("Folder for the runs.", "--out", "-o")] = None,
     cells: Annotated[
-        str | None, _option('Cells with commas between, each with its options: "gru,elman x=y".')
+        str | None,
+        _option('Cells with commas between, each with its options: "gru,elman x=y,lstm+gru".'),
     ] = None,
     presets: Annotated[
         list[str] | None, _option("A zoo entry to compare (repeatable).", "--preset")
@@ -111,16 +112,25 @@ def compare(
     if "-" in (corpus or ()):
         raise UsageError("compare reads the text once a run, and standard input only once: a file")
 
-    from rnncli.training.compare import make_rows, plan_runs, settle, with_one_precision
+    from rnncli.training.compare import (
+        keep_base,
+        make_rows,
+        plan_runs,
+        settle,
+        with_one_precision,
+    )
 
     if cells is not None:
         if presets or configs:
             raise UsageError("--cells, --preset and --config: cells, or whole configurations")
-        candidates = _cells(fixed, cells, out, keep=not dry_run)
+        base, candidates = _cells(fixed, cells, out)
     else:
+        base = None
         candidates = _configurations(fixed, presets or [], configs or [])
     candidates = with_one_precision(candidates, out)
     settled = settle(candidates, equal or ("parameters" if cells else "none"))
+    if base is not None and not dry_run:
+        keep_base(base, out)
     outcomes = [] if dry_run else list(_run_all(plan_runs(settled, seeds, out)))
     rows = make_rows(settled, outcomes)
     if as_json:
@@ -133,21 +143,32 @@ def compare(
         raise RnncliError("no run came to its end")
 
 
-def _cells(fixed: dict[str, Any], cells: str, out: Path, *, keep: bool) -> list[Candidate]:
-    """The cells of the option, on settings chosen for the text."""
-    from rnncli.training.compare import BASE_FILE, base_config, cell_candidates, keep_base
+def _cells(fixed: dict[str, Any], cells: str, out: Path) -> tuple[Config, list[Candidate]]:
+    """Settings chosen for the text, and the cells of the option on them."""
+    from rnncli.training.compare import BASE_FILE, base_config, cell_candidates
 
-    items = [item.strip() for item in cells.split(",")]
+    items = split_cells(cells)
     if not (out / BASE_FILE).exists():
-        require_text(fixed.get("task", "lm"), fixed.get("data.train", ()))
+        files = (*fixed.get("data.train", ()), *fixed.get("data.source", ()))
+        require_text(fixed.get("task", "lm"), files)
     base, reasons = base_config(fixed, items, out)
     for text in reasons:
         note(text)
     candidates = cell_candidates(base, items, fixed)
     _require_rules(fixed, candidates)
-    if keep:
-        keep_base(base, out)
-    return candidates
+    return base, candidates
+
+
+def split_cells(text: str) -> list[str]:
+    """``text`` at its commas, but for those in brackets."""
+    items, depth = [""], 0
+    for char in text:
+        depth += (char in "[{") - (char in "]}")
+        if char == "," and depth == 0:
+            items.append("")
+        else:
+            items[-1] += char
+    return [item.strip() for item in items]
 
 
 def _require_rules(given: dict[str, Any], candidates: list[Candidate]) -> None:
@@ -211,8 +232,7 @@ def _run_all(runs: list[Run]) -> Iterator[tuple[Run, Outcome]]:
 
 def _columns(rows: list[Row], success: bool) -> tuple[str, ...]:
     """``success``: whether a synthetic task's has a column."""
-    score = next((row.score_name for row in rows if row.finished), "perplexity")
-    score = score.replace("_", " ")
+    score = next((row for row in rows if row.finished), rows[0]).score_name.replace("_", " ")
     scores = (f"valid {score}", *(("success",) if success else ()))
     return ("cell", "hidden", "parameters", *scores, "tokens/s", "peak MB", "steps", "s")
 

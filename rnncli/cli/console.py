@@ -42,9 +42,12 @@ def print_table(rows: Iterable[tuple[str, str]], title: str) -> None:
 
 
 def print_columns(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows under the names of their columns; all but the first are right-aligned."""
+    """Print rows under the names of their columns; all but the first are right-aligned. A terminal
+    that is too narrow for a table with lines between has the plain one, of which nothing is cut."""
     rows = [[printable(cell) for cell in row] for row in rows]
-    if is_terminal(sys.stdout):
+    everything = [list(names), *rows]
+    widths = [max(map(len, column)) for column in zip(*everything, strict=True)]
+    if is_terminal(sys.stdout) and sum(widths) + 3 * len(widths) + 1 <= _terminal_width():
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
@@ -56,14 +59,18 @@ def print_columns(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
             table.add_row(*map(Text, row))
         Console(highlight=False).print(table)
         return
-    everything = [list(names), *rows]
-    widths = [max(map(len, column)) for column in zip(*everything, strict=True)]
     for row in everything:
         first, *others = (
             f"{cell:>{width}}" if number else f"{cell:<{width}}"
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         sys.stdout.write("  ".join([first, *others]).rstrip() + "\n")
+
+
+def _terminal_width() -> int:
+    from rich.console import Console
+
+    return Console().width
 
 
 def print_json(value: Any) -> None:

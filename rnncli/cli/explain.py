@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ from typer import Argument, Option
 
 from rnncli.cli.console import is_terminal, note, print_columns, print_json
 from rnncli.cli.models import BadInput, Device, InputFile, StripLines, Threads
+from rnncli.cli.outputs import require_writable, write_output
 from rnncli.cli.streams import LineWriter, OnBadInput, open_lines
 from rnncli.errors import UsageError
 
@@ -90,6 +92,7 @@ def explain(
         raise UsageError("--gate: of which unit? Give --unit LAYER:UNIT too")
     if html is not None and as_json:
         raise UsageError("--html and --json: give one of them")
+    require_writable(html)
     if scale is not None and as_json:
         raise UsageError("--scale: it is for colours, and --json has none; leave one of them out")
     if scale is not None and not 0 < scale < float("inf"):
@@ -151,8 +154,10 @@ def _plain(loaded: Loaded, one: Explained) -> str:
 
 
 def _json(loaded: Loaded, one: Explained) -> str:
-    values = [round(value, 4) + 0.0 for value in one.values.tolist()]
-    return json.dumps({"pieces": _pieces(loaded, one), "values": values}, ensure_ascii=False)
+    found = one.values.tolist()
+    values = [round(value, 4) + 0.0 if math.isfinite(value) else None for value in found]
+    both = {"pieces": _pieces(loaded, one), "values": values}
+    return json.dumps(both, ensure_ascii=False, allow_nan=False)
 
 
 def _print_coloured(loaded: Loaded, lines: Iterator[list[Explained]], scale: Scale) -> None:
@@ -173,15 +178,10 @@ def _write_page(
     target: str, title: str, loaded: Loaded, lines: Iterator[list[Explained]], scale: Scale
 ) -> None:
     from rnncli.cli.colouring import page, segments
-    from rnncli.files import write_atomically
 
     parts = (segments(loaded.tokenizer, one, scale) for batch in lines for one in batch)
     text = page(title, scale, parts)
-    if target == "-":
-        for part in text:
-            sys.stdout.write(part)
-    else:
-        write_atomically(Path(target), (part.encode() for part in text))
+    write_output(target, (part.encode(errors="replace") for part in text))
 
 
 def _print_units(

@@ -13,6 +13,7 @@ from typer import Argument, Option
 
 from rnncli.cli.console import note, print_columns, print_json, printable
 from rnncli.cli.models import Threads
+from rnncli.cli.outputs import require_writable, write_output
 from rnncli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,7 +77,10 @@ def gradients(
         ),
     ] = None,
     svg: Annotated[
-        Path | None, Option("--svg", metavar="FILE", help="Also draw all curves into this file.")
+        str | None,
+        Option(
+            "--svg", metavar="FILE", help="Also draw all curves into this file; -: nothing else."
+        ),
     ] = None,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
     threads: Threads = 0,
@@ -90,6 +94,11 @@ def gradients(
     """
     if text is not None and seed is not None:
         raise UsageError("--seed: with a text nothing is drawn; leave one of them out")
+    if svg == "-" and as_json:
+        raise UsageError(
+            "--svg -: standard output takes the picture or JSON; leave out one of them"
+        )
+    require_writable(svg)
 
     from rnncli.evaluation.gradients import look_into
     from rnncli.evaluation.subjects import DRAWN, Reading, open_subject
@@ -100,15 +109,16 @@ def gradients(
     if subject.source.endswith(DRAWN):
         note(f"{model} reads {subject.source}; give a text to see it at work")
     report = look_into(subject, _training(subject))
+    if svg != "-":
+        if as_json:
+            print_json(report.to_dict())
+        else:
+            _print(report)
     if svg is not None:
         from rnncli.cli.svg import draw
-        from rnncli.files import write_atomically
 
-        write_atomically(svg, [draw(_title(report), list(_panels(report))).encode()])
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        _print(report)
+        picture = draw(_title(report), list(_panels(report)))
+        write_output(svg, [picture.encode(errors="replace")])
 
 
 def _training(subject: Subject) -> TrainingNorms | None:
@@ -183,8 +193,13 @@ def bar(value: float, largest: float) -> str:
 
 
 def _verdict(layer: Layer) -> str:
-    factor = layer.gradient_factor
-    if not (math.isfinite(factor) and factor > 0):
+    factor, curve = layer.gradient_factor, layer.gradient
+    if len(curve.lags) < 3:
+        return "too few steps to tell whether the gradient vanishes"
+    if factor == math.inf:
+        reach = next(lag for lag in curve.lags if not math.isfinite(curve.median[lag]))
+        return f"the gradient explodes: {reach} steps back it is no number any more"
+    if not factor > 0:
         return "the gradient does not reach back"
     rate = f"the gradient is multiplied by {factor:.3f} with every step further back"
     if 0.999 < factor < 1.001:

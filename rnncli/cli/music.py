@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rnncli.cli.console import print_json, print_table
+from rnncli.cli.outputs import require_writable, write_output
 from rnncli.cli.streams import LineWriter
-from rnncli.errors import ClosedPipe, UsageError
+from rnncli.errors import UsageError
 
 if TYPE_CHECKING:
     from rnncli.decoding.frames import FrameLimits
@@ -48,8 +49,9 @@ def evaluate_music(
 def _rows(scores: MusicScores) -> Iterator[tuple[str, str]]:
     yield "nats a frame", f"{scores.nats_per_frame:,.4f}"
     yield "mean of the pieces' means", f"{scores.nats_per_frame_by_piece:,.4f}"
-    yield "without first frames", f"{scores.nats_per_frame_without_first:,.4f}"
-    yield "accuracy", f"{scores.accuracy:.2%}"
+    without_first = scores.nats_per_frame_without_first
+    yield "without first frames", "-" if math.isnan(without_first) else f"{without_first:,.4f}"
+    yield "accuracy", "-" if math.isnan(scores.accuracy) else f"{scores.accuracy:.2%}"
     yield "nats", f"{scores.nats:,.2f}"
     yield "frames", f"{scores.frames:,} (all counted, the first of a piece predicted from silence)"
     yield "pieces", f"{scores.pieces:,}"
@@ -76,13 +78,16 @@ def generate_music(
     from rnncli.decoding.frames import sample_frames
     from rnncli.generation import settle_machine
     from rnncli.loading import load_music_model
-    from rnncli.text.midi import midi_bytes
+    from rnncli.text.midi import midi_bytes, require_tempo
     from rnncli.text.music import format_piece
 
     if tempo is not None and midi is None:
         raise UsageError("--tempo: needs --midi FILE")
     if midi == "-" and as_json:
         raise UsageError("--midi -: standard output takes the file or JSON; leave out one of them")
+    speed = 120.0 if tempo is None else tempo
+    require_tempo(speed)
+    require_writable(midi)
     opening = _opening(prompt)
     where = settle_machine(device, threads, rows)
     network = load_music_model(model, where).model
@@ -99,7 +104,7 @@ def generate_music(
             LineWriter().write([text])
     if midi is not None:
         whole = [np.concatenate([opening, piece.frames.numpy()]) for piece in pieces]
-        _write_midi(midi, midi_bytes(whole, 120.0 if tempo is None else tempo))
+        write_output(midi, [midi_bytes(whole, speed)])
 
 
 def _opening(prompt: str) -> Frames:
@@ -111,16 +116,3 @@ def _opening(prompt: str) -> Frames:
             f"prompt: {1 + len(others)} lines; expected one, the frames that the music begins with"
         )
     return parse_piece(first, "prompt")
-
-
-def _write_midi(name: str, data: bytes) -> None:
-    from rnncli.files import write_atomically
-
-    if name != "-":
-        write_atomically(Path(name), [data])
-        return
-    try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise ClosedPipe from None

@@ -15,6 +15,7 @@ from rnncli.cli.models import require_text
 from rnncli.config import Config, parse_assignment
 from rnncli.errors import UsageError
 from rnncli.heeded import require_rules
+from rnncli.model_section import cell_names
 from rnncli.sections import ENGINES, OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -234,6 +235,9 @@ def _settle(
         from rnncli.training.start import start_values
 
         fixed = {**start_values(Path(fixed["training.start_from"])), **fixed}
+    named = cell_names(str(fixed.get("model.cell", "lstm")))
+    if len(named) > 1:
+        fixed = {"model.layers": len(named), **fixed}
     files = [*fixed.get("data.train", ()), *fixed.get("data.source", ())]
     require_text(fixed.get("task", "lm"), files)
     from rnncli.training.tasks import REQUIRED, choose

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rnncli.errors import UsageError, choices_hint
-from rnncli.evaluation.gates import gate_names, gate_values
+from rnncli.evaluation.gates import gate_names, gate_size, gate_values
 from rnncli.evaluation.language_model import nats_of_lines
 from rnncli.evaluation.pieces import PIECE, fill_lines, group_lines
 from rnncli.loading import Loaded
@@ -71,7 +71,7 @@ def parse_unit(text: str, gate: str, model: LanguageModel) -> Unit:
         names = gate_names(cell)
         hint = choices_hint(gate, names) if names else "; it has none"
         raise UsageError(f"--gate: layer {layer} has no gate {gate!r}{hint}")
-    size = cell.hidden_size if gate else cell.output_size
+    size = gate_size(cell, gate) if gate else cell.output_size
     if not 1 <= int(number) <= size:
         raise UsageError(f"--unit {text}: layer {layer} has no unit {number}; choices: 1 to {size}")
     return Unit(int(layer) - 1, int(number) - 1, gate)

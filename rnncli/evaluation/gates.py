@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rnncli.nn.cells.base import RANGES, Cell, Product, Range
+from rnncli.nn.cells.fast_slow import FastSlow
+from rnncli.nn.cells.gated_transition import GatedTransition
 from rnncli.nn.cells.gru import GRU, GRUCho2014
 from rnncli.nn.cells.layer_norm import LayerNormalized
 from rnncli.nn.cells.linear import LinearCell
@@ -38,6 +39,14 @@ _GRU = ("reset", "update", "candidate")
 def gate_names(cell: Cell) -> tuple[str, ...]:
     """The gates of ``cell`` that ``gate_values`` knows."""
     kind = unwrapped(cell)
+    if isinstance(kind, GatedTransition):
+        names = [name for name in gate_names(kind.cell) if name != "cell"]
+        steps = range(1, len(kind.steps()) + 1)
+        of_c = ("cell",) if kind.state_parts == 2 else ()
+        return (*(f"{name}_{k}" for k in steps for name in names), *of_c)
+    if isinstance(kind, FastSlow):
+        cells = ("F1", "S", *(f"F{k}" for k in range(2, kind.fast_layers + 1)))
+        return (*(f"{name}_{one}" for one in cells for name in _LSTM[:4]), "cell")
     if type(kind) in (LSTM, VariantLSTM, PeepholeLSTM, Mogrifier):
         return _LSTM
     if isinstance(kind, (GRU, GRUCho2014)):
@@ -67,6 +76,13 @@ def gate_values(trace: Trace, gate: str) -> Tensor:
     return values[gate].view(T, B, -1)
 
 
+def gate_size(cell: Cell, gate: str) -> int:
+    """The units of the gate called ``gate``."""
+    kind = unwrapped(cell)
+    slow = isinstance(kind, FastSlow) and gate.endswith("_S")
+    return kind.slow_size if slow and isinstance(kind, FastSlow) else kind.hidden_size
+
+
 def gate_range(gate: str) -> Range:
     """Between what the values of the gate called ``gate`` lie, which is not an LSTM's ``cell``."""
     return RANGES["tanh" if gate.startswith("candidate") else "sigmoid"]
@@ -81,7 +97,7 @@ def _gates_of(cell: Cell) -> Function:
     functions: tuple[tuple[type[Cell], Function], ...] = (
         (LSTM, _lstm), (Mogrifier, _mogrifier), (VariantLSTM, _variant_lstm), (GRU, _gru),
         (GRUCho2014, _gru_cho2014), (SLSTM, _slstm), (RecurrentHighway, _rhn),
-        (SRUWithVectors, _sru_with_vectors),
+        (SRUWithVectors, _sru_with_vectors), (GatedTransition, _transition), (FastSlow, _fast_slow),
     )  # fmt: skip
     for kind, function in functions:
         if isinstance(cell, kind):
@@ -92,11 +108,41 @@ def _gates_of(cell: Cell) -> Function:
 def _product_of(cell: Cell) -> Product:
     """What ``cell`` gives its equations for ``product``: normalised, where it does that."""
 
-    def multiply(weights: dict[str, Tensor], name: str, v: Tensor) -> Tensor:
-        out = F.linear(v, weights[name])
-        return cell.norms[name](out) if isinstance(cell, LayerNormalized) else out
+    plain = _plain_product_of(cell)
+    if not isinstance(cell, LayerNormalized):
+        return plain
+    norms = cell.norms
+    return lambda name, v: norms[name](plain(name, v))
 
-    return partial(multiply, cell.step_weights())
+
+def _plain_product_of(cell: Cell) -> Product:
+    weights = cell.step_weights()
+    return lambda name, v: F.linear(v, weights[name])
+
+
+def _transition(cell: Cell, projected: Tensor, state: CellState, product: Product) -> Gates:
+    """Those of each step with its number; only the first one reads ``projected``."""
+    assert isinstance(cell, GatedTransition)
+    found: Gates = {}
+    for k, (_, one) in enumerate(cell.steps(), 1):
+        if k > 1:
+            projected = one.a.expand(len(projected), -1)
+        gates = _gates_of(one)(one, projected, state, _product_of(one))
+        found |= {f"{name}_{k}": values for name, values in gates.items()}
+        state = one.step(projected, state, _plain_product_of(one))
+    return found
+
+
+def _fast_slow(cell: Cell, projected: Tensor, state: CellState, product: Product) -> Gates:
+    assert isinstance(cell, FastSlow)
+    sums: dict[str, Tensor] = {}
+    cell.walk(projected, state, product, sums)
+    found: Gates = {}
+    for one, v in sums.items():
+        i, f, g, o = v.chunk(4, dim=1)
+        values = (torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o))
+        found |= {f"{name}_{one}": value for name, value in zip(_LSTM, values, strict=False)}
+    return found
 
 
 def _lstm(cell: Cell, projected: Tensor, state: CellState, product: Product) -> Gates:

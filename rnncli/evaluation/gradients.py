@@ -51,7 +51,9 @@ class Curve:
     @property
     def factor(self) -> float:
         """By what it is multiplied with every step further back: the slope of its logarithm over
-        all lags but 0. nan where there is nothing to fit."""
+        all lags but 0. inf where it overflows, nan where there is nothing to fit."""
+        if not all(map(math.isfinite, self.median)):
+            return math.inf
         points = [
             (lag, math.log(value))
             for lag, value in zip(self.lags, self.median, strict=True)
@@ -231,9 +233,13 @@ def _first_part(cell: Cell) -> str:
 
 
 def _curve(lags: list[int], values: Tensor) -> Curve:
-    """values: (lags, windows)."""
+    """values: (lags, windows). What has overflowed is inf."""
+    values = values.cpu().nan_to_num(nan=math.inf, posinf=math.inf)
     shares = torch.tensor([0.1, 0.5, 0.9], dtype=values.dtype)
-    low, median, high = torch.quantile(values.cpu(), shares, dim=1).tolist()
+    # Between inf and inf a quantile is interpolated to nan.
+    low, median, high = (
+        torch.quantile(values, shares, dim=1).nan_to_num(nan=math.inf, posinf=math.inf).tolist()
+    )
     return Curve(lags, low, median, high)
 
 
@@ -276,9 +282,7 @@ def matrices(cell: Cell) -> list[Matrix]:
     gates = [name for name in gate_names(cell) if name != "cell"]
     found = []
     for name, weight in cell.recurrent_weights().items():
-        rows, columns = weight.shape
-        square = rows % columns == 0
-        blocks = torch.split(weight.detach(), columns if square else rows)
+        blocks = torch.split(weight.detach(), cell.gate_rows(weight))
         labels = [f"{name} {gate}" for gate in gates]
         if len(blocks) == 1:
             labels = [name]

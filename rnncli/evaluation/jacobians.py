@@ -9,6 +9,7 @@ with sigma the largest singular value of W_hh and gamma the largest slope of f (
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -106,12 +107,14 @@ def _exact(J: Tensor, lags: Sequence[int]) -> Tensor:
 
 
 def _largest(matrices: Tensor) -> Tensor:
-    """(N, S, S) -> the largest singular value of each; of the smaller product M^T M, scaled against
-    underflow, since only that one is wanted."""
+    """(N, S, S) -> the largest singular value of each, inf where a number has overflowed; of the
+    smaller product M^T M, scaled against underflow, since only that one is wanted."""
+    finite = matrices.isfinite().all((1, 2))
+    matrices = torch.where(finite[:, None, None], matrices, 0.0)
     scale = matrices.abs().amax((1, 2)).clamp_min(torch.finfo(matrices.dtype).tiny)
     M = matrices / scale[:, None, None]
     squares: Tensor = torch.linalg.eigvalsh(M.mT @ M)[:, -1]
-    return squares.clamp_min(0).sqrt() * scale
+    return torch.where(finite, squares.clamp_min(0).sqrt() * scale, math.inf)
 
 
 def _iterated(

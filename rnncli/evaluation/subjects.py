@@ -80,15 +80,13 @@ def open_subject(name: str, text: str | None, reading: Reading) -> Subject:
     UsageError for a file that is none of these, another task, and a text that would not be read.
     """
     path = Path(name)
-    if path.is_dir() or path.suffix == ".safetensors":
+    if path.is_dir() or (path.exists() and path.suffix != ".toml"):
         config = Config.from_dict(read_header(path).config)
         return _open(name, config, path, text, reading)
     if path.suffix == ".toml":
         return _open(name, Config.from_dict(load_toml(path)), None, text, reading)
     if name in zoo.names():
         return _open(name, zoo.load_entry(name).config, None, text, reading)
-    if path.exists():
-        raise UsageError(f"{name}: expected a .safetensors model, a run's folder or a .toml file")
     hint = choices_hint(name, zoo.names())
     raise FileError(f"there is no file, folder or zoo entry {name!r}{hint}")
 
@@ -96,6 +94,11 @@ def open_subject(name: str, text: str | None, reading: Reading) -> Subject:
 def _open(
     name: str, config: Config, path: Path | None, text: str | None, reading: Reading
 ) -> Subject:
+    if path is None and config.training.start_from is not None:
+        raise UsageError(
+            f"{name}: such a run begins with the weights of {config.training.start_from} "
+            "(training.start_from); give that model to see them"
+        )
     if config.task.startswith(PREFIX):
         if text is not None:
             raise UsageError(
@@ -198,10 +201,13 @@ def _music(
     else:
         music = read_music(text)
         longest = sorted(music.pieces, key=len, reverse=True)[: reading.windows]
-        steps = min(reading.length, len(longest[-1]))
-        if steps < 2:
-            raise DataError(f"{text}: {len(longest)} pieces of two frames at least are wanted")
-        pieces, what = [piece[:steps] for piece in longest], f"frames of {text}"
+        longest = [piece for piece in longest if len(piece) > 1]
+        if not longest:
+            raise DataError(f"{text}: no piece has two frames; give one that does")
+        # As long as half of them at least: a short one among them does not cut the others.
+        steps = min(reading.length, len(longest[(len(longest) - 1) // 2]))
+        pieces = [piece[:steps] for piece in longest if len(piece) >= steps]
+        what = f"frames of {text}"
     frames = torch.from_numpy(side_by_side(pieces)[0]).to(DTYPE)
 
     def losses(run: Run) -> Tensor:

@@ -47,4 +47,7 @@ def _input(cell: Cell, fast: FastCell, precision: str) -> Project:
     if cell.projects_plainly:
         packed = pack(fast.rows(cell.W_xh), fast.rows(cell.a), precision)
         return lambda x, state: packed(x)
+    if cell.reads_by_matrix:
+        product = pack(fast.rows(cell.input_matrix), None, precision)
+        return lambda x, state: cell.sums(product(x))
     return lambda x, state: cell.project(x.unsqueeze(0), state, x.dtype).squeeze(0)

@@ -75,14 +75,16 @@ def _first_input(model: LanguageModel, cell: Cell, fast: FastCell) -> Project | 
     """The same from tokens (B,): a row of a table where that is small, W_xh applied to the whole
     vocabulary. None where the vectors themselves are needed."""
     embedding = model.embedding
-    if not cell.projects_plainly or not model.stack.reads_through(0):
+    if not cell.reads_by_matrix or not model.stack.reads_through(0):
         return None
+    W_xh = cell.input_matrix
     if embedding.one_hot:
-        columns = (fast.rows(cell.W_xh) + fast.rows(cell.a).unsqueeze(1)).t().contiguous()
-        return lambda tokens, state: F.embedding(tokens, columns)
-    if len(embedding.weight) * len(cell.a) > _TABLE_ELEMENTS:
+        products = W_xh.t()
+    elif len(embedding.weight) * len(W_xh) > _TABLE_ELEMENTS:
         return None
-    table = F.linear(embedding.weight * embedding.scale, fast.rows(cell.W_xh), fast.rows(cell.a))
+    else:
+        products = F.linear(embedding.weight * embedding.scale, W_xh)
+    table = fast.rows(cell.sums(products).t()).t().contiguous()
     return lambda tokens, state: F.embedding(tokens, table)
 
 

@@ -46,7 +46,7 @@ class AttentiveCell(Wrapper):
         if look_up != "between" and not cell.reads_by_matrix:
             raise UsageError(
                 f"model.look_up: {look_up!r} adds to the cell's input, which this cell does not "
-                "read as a plain sum; use 'between' or 'after'"
+                "read through a matrix; use 'after'"
             )
         self.attention, self.look_up, self.second = attention, look_up, second
         self.W_c = fresh(H, memory_size + H)
@@ -164,6 +164,7 @@ def second_cell(cell: nn.Module | None) -> Cell | None:
     assert isinstance(cell, Cell)
     if not cell.reads_by_matrix:
         raise UsageError(
-            "model.look_up: 'between' needs a cell that reads its input as a plain sum; use 'after'"
+            "model.look_up: 'between' needs a cell that reads its input through a matrix; use "
+            "'after'"
         )
     return cell

@@ -31,7 +31,7 @@ class LayeredCell(Cell):
         if not all(cell.emits_h and cell.reads_by_matrix for cell in cells):
             raise UsageError(
                 "model.look_up: 'feeding' runs all layers at every step, and this cell's output is "
-                "not its state, or its input no plain sum; use 'after', or layers = 1"
+                "not its state, or its input not read through a matrix; use 'after'"
             )
 
     @property

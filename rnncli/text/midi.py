@@ -27,17 +27,22 @@ _NOTE_ON, _NOTE_OFF, _VELOCITY = 0x90, 0x80, 80
 _SET_TEMPO, _END_OF_TRACK = b"\xff\x51\x03", b"\xff\x2f\x00"
 
 
-def midi_bytes(pieces: Sequence[Frames], quarters_a_minute: float) -> bytes:
-    """The file that plays ``pieces``, each (T, 88), one after the other.
-
-    A note that sounds in successive frames is held. Raises UsageError for a tempo out of range.
-    """
+def require_tempo(quarters_a_minute: float) -> None:
+    """Raise UsageError for a tempo out of range."""
     low, high = TEMPOS
     if not low <= quarters_a_minute <= high:
         raise UsageError(
             f"tempo: {quarters_a_minute:g} is out of range; it must be from {low:g} to {high:g} "
             "quarter notes a minute"
         )
+
+
+def midi_bytes(pieces: Sequence[Frames], quarters_a_minute: float) -> bytes:
+    """The file that plays ``pieces``, each (T, 88), one after the other.
+
+    A note that sounds in successive frames is held. Raises UsageError as ``require_tempo``.
+    """
+    require_tempo(quarters_a_minute)
     microseconds = round(60e6 / quarters_a_minute)
     track = bytearray(_variable_length(0) + _SET_TEMPO + microseconds.to_bytes(3, "big"))
     now = 0

@@ -66,6 +66,10 @@ class Run:
         return self.folder.name
 
 
+_SCORES = {"synthetic:adding": "squared_error"}
+"""What is learned in a task that has no perplexity, if it is not nats."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A candidate with the outcomes of its seeds, the failed ones among them."""
@@ -94,7 +98,10 @@ class Row:
 
     @property
     def score_name(self) -> str:
-        return self.finished[0].score_name if self.finished else Outcome.score_name
+        if self.finished:
+            return self.finished[0].score_name
+        task = self.candidate.config.task
+        return Outcome.score_name if task in ("lm", "translate") else _SCORES.get(task, "nats")
 
     @property
     def peak_bytes(self) -> int:
@@ -159,8 +166,8 @@ def _heeding_most(cells: Sequence[str]) -> str:
     weights. (What they heed is nested: nothing, recurrent matrices, forget gates too.)"""
 
     def rank(name: str) -> tuple[int, bool]:
-        row = CELLS.get(name)
-        return len(unheeded([name])), row is not None and bool(row.frozen)
+        rows = [CELLS.get(one) for one in cell_names(name)]
+        return len(unheeded(cell_names(name))), any(row and row.frozen for row in rows)
 
     names: list[str] = [cell_values(text)["model.cell"] for text in cells]
     return min(names, key=rank)
@@ -177,8 +184,10 @@ def keep_base(config: Config, out: Path) -> None:
 
 
 def cell_values(text: str) -> dict[str, Any]:
-    """The settings of ``lstm`` or of ``elman nonlinearity=relu``, a cell with its options."""
+    """The settings of ``lstm`` or of ``elman nonlinearity=relu``, a cell with its options; of
+    ``lstm+gru``, a cell for each layer."""
     name, *options = text.split() or [""]
+    name = name.replace("+", ",")
     pairs = (parse_assignment(option) for option in options)
     return {"model.cell": name} | {
         key if "." in key else f"model.{key}": value for key, value in pairs

@@ -16,7 +16,7 @@ from torch import Tensor
 from rnncli.config import Config
 from rnncli.decoding.filters import Filters
 from rnncli.decoding.sampling import Limits, Piece, sample
-from rnncli.errors import DataError, UsageError
+from rnncli.errors import DataError
 from rnncli.evaluation.language_model import line_nats, stream_nats
 from rnncli.models.language_model import LanguageModel
 from rnncli.nn.softmax import SampledVocabulary
@@ -28,7 +28,7 @@ from rnncli.text.corpus import Corpus, Progress, count_tokens, load_corpus
 from rnncli.text.tokenizers import Tokenizer, load_sentencepiece
 from rnncli.training.events import NATS_A_TOKEN
 from rnncli.training.task import Loss, Task, Validation
-from rnncli.training.truncation import cuts
+from rnncli.training.truncation import cuts, require_pieces
 
 VALID_COLUMN_TOKENS = 2000
 """Validation runs in as many parallel streams (at most 32) as leave each this long."""
@@ -53,11 +53,7 @@ def open_task(
 ) -> Task:
     """The task on the text that ``config`` names; ``tokenizers``: that of the run to go on with,
     if there is one."""
-    if config.training.bptt_variable and not config.training.bptt:
-        raise UsageError(
-            "training.bptt_variable: lengths are drawn near bptt, and bptt = 0 cuts nothing; use "
-            "bptt_variable = false, or a bptt"
-        )
+    require_pieces(config.training)
     chosen: Tokenizer | None = next(iter(tokenizers), None)
     if chosen is None and config.tokenizer.model is not None:
         chosen = load_sentencepiece(config.tokenizer.model)

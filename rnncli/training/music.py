@@ -39,7 +39,7 @@ from rnncli.text.music import (
 from rnncli.text.tokenizers import Tokenizer
 from rnncli.training.events import Quantity
 from rnncli.training.task import Loss, Task, Validation
-from rnncli.training.truncation import cuts
+from rnncli.training.truncation import cuts, require_pieces
 
 NATS_A_FRAME = Quantity("nats", "frame", perplexity=False)
 SAMPLE_FRAMES = 16
@@ -66,6 +66,7 @@ def open_task(
             f"training.state: {config.training.state!r} is for running text, and a piece of music "
             "begins afresh; use 'reset' (training.bptt cuts pieces, 0 runs them whole)"
         )
+    require_pieces(config.training)
     if config.training.sampled_softmax:
         raise UsageError("training.sampled_softmax: music has no vocabulary to sample from; use 0")
     if not config.data.train:
@@ -165,7 +166,7 @@ class MusicTask:
         )  # fmt: skip
         self._next = after.detach()
         scale = 1.0
-        if self.config.training.bptt_variable and self.config.training.bptt:
+        if self.config.training.bptt_variable:
             scale = len(mask) / self.config.training.bptt
         return Loss(nats + penalty, float(nats.detach()), int(mask.sum()), scale)
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from rnncli.errors import UsageError
 from rnncli.sections import TrainingConfig
+
+
+def require_pieces(training: TrainingConfig) -> None:
+    """Raise UsageError for lengths to be drawn where nothing is cut."""
+    if training.bptt_variable and not training.bptt:
+        raise UsageError(
+            "training.bptt_variable: lengths are drawn near bptt, and bptt = 0 cuts nothing; use "
+            "bptt_variable = false, or a bptt"
+        )
 
 
 def cuts(length: int, training: TrainingConfig, rng: np.random.Generator) -> list[int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rnncli.checkpoint import read_training_state
-from rnncli.cli.compare import _cells_of, _columns, _measured
+from rnncli.cli.compare import _cells_of, _columns, _measured, split_cells
 from rnncli.config import Config
 from rnncli.errors import RnncliError, UsageError
 from rnncli.files import lock_run
@@ -39,6 +39,46 @@ def compare(
     monkeypatch.setattr("rnncli.training.compare.run_apart", run_here)
     write_text(tmp_path / "text.txt")
     yield from in_process("compare", capfd)
+
+
+def test_cells_are_cut_at_commas_outside_of_brackets() -> None:
+    assert split_cells('elman frozen=["W_hh","a"], lstm+gru ,gru') == [
+        'elman frozen=["W_hh","a"]', "lstm+gru", "gru",
+    ]  # fmt: skip
+
+
+def test_a_refused_comparison_settles_nothing(compare: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--equal: unknown value"):
+        compare("text.txt", "--cells", "lstm,gru", "--out", "all", "--equal", "params", *SMALL)
+    assert not (tmp_path / "all" / "base.toml").exists()
+
+
+def test_a_cell_for_each_layer_is_a_candidate(compare: Run) -> None:
+    two = [option for option in SMALL if not option.startswith("--layers")]
+    out = compare(
+        "text.txt",
+        "--cells",
+        "lstm+gru,gru",
+        "--out",
+        "mix",
+        *two,
+        "--equal",
+        "hidden",
+        "--dry-run",
+    )
+    assert [line.split()[0] for line in out.splitlines()] == ["cell", "lstm+gru", "gru"]
+
+
+@pytest.mark.parametrize(("task", "score"), [("music", "nats"), ("synthetic:order", "nats"),
+                                             ("synthetic:adding", "squared error")])  # fmt: skip
+def test_what_is_learned_is_named_before_there_is_a_figure(
+    compare: Run, tmp_path: Path, task: str, score: str
+) -> None:
+    (tmp_path / "tunes.txt").write_text("60 62 64\n60 62\n" * 30)
+    corpus = ("tunes.txt",) if task == "music" else ()
+    out = compare(*corpus, "--task", task, "--cells", "lstm,gru", "--out", "x", "--max-steps", 3,
+                  "--dry-run")  # fmt: skip
+    assert f"valid {score} " in out.splitlines()[0]
 
 
 def test_a_table_and_what_is_done_is_not_done_again(compare: Run, tmp_path: Path) -> None:

@@ -154,6 +154,16 @@ def test_an_ensemble_of_one_model_twice_is_that_model(generate, char):
     assert two["text"] == one["text"] and math.isclose(two["logprob"], one["logprob"], rel_tol=1e-4)
 
 
+def test_models_of_an_ensemble_generate_what_they_score(generate, char, tmp_path):
+    """Both mix them by the mean of their probabilities."""
+    other = tiny_model(tmp_path, text=TEXT, seed=9, scale=6.0)
+    args = ("-m", other, "--greedy", "--max-new-tokens", 400, "--stop", "\n")
+    (record,) = records(generate, char, *args)
+    assert record["finish_reason"] == "stop" and record["text"]
+    done = run_cli("score", char, "-m", other, input=(record["text"] + "\n").encode())
+    assert float(done.stdout) == pytest.approx(record["logprob"], abs=2e-3)
+
+
 def test_models_of_an_ensemble_share_their_vocabulary(generate, char, word, tmp_path):
     other = tiny_model(tmp_path, text=TEXT, seed=9, scale=6.0)
     args = ("--seed", 1, "--max-new-tokens", 40)

@@ -1,6 +1,7 @@
 """``rnncli gradients``: text, JSON and SVG."""
 
 import json
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from rnncli.cli.gradients import BAR_WIDTH, _training_lines, bar, peaks
+from rnncli.cli.console import print_columns
+from rnncli.cli.gradients import BAR_WIDTH, _training_lines, _verdict, bar, peaks
 from rnncli.cli.svg import Line, Panel, draw
-from rnncli.errors import UsageError
-from rnncli.evaluation.gradients import TrainingNorms
+from rnncli.errors import FileError, UsageError
+from rnncli.evaluation.gradients import Curve, TrainingNorms, look_into
+from rnncli.evaluation.subjects import Reading, open_subject
 from tests.cli.in_process import Run, in_process
 from tests.helpers import tiny_model
 from tests.training.runs import run as train
@@ -218,3 +221,40 @@ def test_a_wrong_name(rnncli):
     with pytest.raises(Exception, match="did you mean 'char-rnn'") as error:
         rnncli("char-rn")
     assert not isinstance(error.value, UsageError)
+
+
+def test_a_terminal_that_is_too_narrow_loses_no_digit(monkeypatch, capsys):
+    """rich would cut cells that do not fit in the middle of a number."""
+    names, rows = ["t-k", "|dL(t)/dh(k)|", "bound"], [["100", "1.0e-12", "1.0e+99"]]
+    monkeypatch.setattr("rnncli.cli.console.is_terminal", lambda stream: True)
+    for width, lines_between in ((80, True), (33, True), (32, False), (20, False)):
+        monkeypatch.setenv("COLUMNS", str(width))
+        print_columns(names, rows)
+        out = capsys.readouterr().out
+        assert all(cell in out for cell in (*names, *rows[0]))
+        assert ("│" in out) == lines_between
+
+
+@pytest.mark.parametrize(
+    ("factor", "median", "said"),
+    [
+        (0.5, [1.0, 0.5, 0.25], "multiplied by 0.500 with every step further back: it halves"),
+        (math.inf, [1.0, 1e300, math.inf], "explodes: 2 steps back it is no number any more"),
+        (math.nan, [1.0, 0.0, 0.0], "does not reach back"),
+        (math.nan, [1.0, 0.5], "too few steps to tell"),
+    ],
+)
+def test_what_is_said_of_a_gradient(folder, factor, median, said):
+    layer = look_into(open_subject(str(folder / "run"), None, Reading(5, 1, 1))).layers[0]
+    curve = Curve(list(range(len(median))), median, median, median)
+    assert said in _verdict(replace(layer, gradient=curve, gradient_factor=factor))
+
+
+def test_a_picture_instead_of_the_report_or_none_at_all(folder, rnncli, tmp_path):
+    """A path is looked at before the work, which takes a while."""
+    out = rnncli(folder / "run", "--steps", 5, "--svg", "-")
+    assert ElementTree.fromstring(out).tag == f"{SVG}svg"
+    with pytest.raises(UsageError, match="standard output takes the picture or JSON"):
+        rnncli(folder / "run", "--steps", 5, "--svg", "-", "--json")
+    with pytest.raises(FileError, match=r"cannot write .*none/g\.svg: No such file"):
+        rnncli(folder / "run", "--steps", 5, "--svg", tmp_path / "none" / "g.svg")

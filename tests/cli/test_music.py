@@ -15,7 +15,7 @@ import torch
 
 from rnncli.checkpoint import write_model
 from rnncli.config import Config
-from rnncli.errors import DataError, UsageError
+from rnncli.errors import DataError, FileError, UsageError
 from rnncli.loading import load_music_model
 from rnncli.models.music import MusicModel
 from rnncli.text.midi import midi_bytes
@@ -177,6 +177,26 @@ def test_what_does_not_go_together(
     paths = {"TUNES": TUNES, "music": folder / "music", "lm": folder / "lm"}
     with pytest.raises(UsageError, match=re.escape(message)):
         command[name](*(paths.get(option, option) for option in options))
+
+
+def test_what_cannot_be_written_is_found_before_the_tune(
+    command: dict[str, Run], folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for midi, tempo, error in (
+        (tmp_path / "no" / "x.mid", 90, FileError),
+        ("x.mid", 2, UsageError),
+    ):
+        with pytest.raises(error):
+            command["generate"](folder / "music", "--midi", midi, "--tempo", tempo)
+        assert capfd.readouterr().out == ""
+
+
+def test_what_was_not_counted_is_a_dash(
+    command: dict[str, Run], folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "one.txt").write_text("60\n")
+    out = command["evaluate"](folder / "music", tmp_path / "one.txt")
+    assert re.search(r"^without first frames +-$", out, re.M)
 
 
 def test_wrong_data(command: dict[str, Run], folder: Path, tmp_path: Path) -> None:

@@ -200,6 +200,15 @@ def test_gates_make_the_next_state(kind: str, tmp_path: Path) -> None:
         ("sru", {}),
         ("sru", {"recurrent_vectors": True}),
         ("rg-lru", {}),
+        ("rhn", {"transition_depth": 2, "layer_norm": True}),
+        ("slstm", {"heads": 2, "layer_norm": True}),
+        ("qrnn", {"layer_norm": True}),
+        ("fs-rnn", {"fast_layers": 3}),
+        ("fs-rnn", {"layer_norm": True, "slow_size": 8}),
+        ("gru", {"transition_depth": 3, "layer_norm": True}),
+        ("gru-cho2014", {"transition_depth": 2}),
+        ("lstm", {"transition_depth": 2}),
+        ("lstm-peephole", {"transition_depth": 2, "layer_norm": True}),
     ],
     ids=str,
 )
@@ -217,7 +226,29 @@ def test_gates_of_other_cells_make_their_states_too(
     }
     h, old_h = (of(series, 0, 5) for series in (after, before))
     out = np.array(flat(explain(loaded, [LINES[:1]], unit=Unit(0, 5)))[0].values)
-    if kind == "mogrifier":
+    if "transition_depth" in more and kind != "rhn":
+        last = more["transition_depth"]
+        assert [name for name in g if name.startswith("candidate")] == [
+            f"candidate_{k}" for k in range(1, last + 1)
+        ]
+        value = old_h if "gru" in kind else of(before, 1, 5)
+        for k in range(1, last + 1):
+            if "gru" in kind:
+                z = g[f"update_{k}"]
+                value = z * value + (1 - z) * g[f"candidate_{k}"]
+            else:
+                value = g[f"forget_{k}"] * value + g[f"input_{k}"] * g[f"candidate_{k}"]
+        assert value == pytest.approx(h if "gru" in kind else g["cell"], rel=1e-6)
+    elif kind == "fs-rnn":
+        fast, slow = of(before, 1, 5), of(before, 3, 5)
+        for k in range(1, more.get("fast_layers", 2) + 1):
+            fast = g[f"forget_F{k}"] * fast + g[f"input_F{k}"] * g[f"candidate_F{k}"]
+        assert fast == pytest.approx(of(after, 1, 5), rel=1e-6)
+        slow = g["forget_S"] * slow + g["input_S"] * g["candidate_S"]
+        assert slow == pytest.approx(of(after, 3, 5), rel=1e-6)
+        with pytest.raises(UsageError, match="choices: 1 to 8"):
+            parse_unit("1:9", "forget_S", loaded.model)
+    elif kind == "mogrifier":
         c = of(after, 1, 5)
         assert g["cell"] == pytest.approx(c) and g["output"] * np.tanh(c) == pytest.approx(h)
     elif kind == "slstm":

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from rnncli.config import Config
-from rnncli.errors import DataError, FileError, UsageError
+from rnncli.errors import DataError, FileError, ModelError, UsageError
 from rnncli.evaluation.gradients import (
     Curve,
     TrainingNorms,
@@ -45,6 +45,8 @@ FUNCTIONS = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu}
 WITHOUT_ENDS = {
     "lstm-projection", "lstm-peephole-all", "dt-rnn-maxout", "dot-rnn-lp", "rhn-uncoupled",
     "mingru", "minlstm", "qrnn-fo", "qrnn-ifo", "sru", "sru-vectors", "rg-lru",
+    "dt-rnn-layer-norm", "rhn-layer-norm", "minlstm-layer-norm", "qrnn-layer-norm",
+    "sru-layer-norm", "sru-vectors-layer-norm",
 }  # fmt: skip
 """Cells whose h may be anything, or the first part of whose state is no h."""
 
@@ -283,9 +285,40 @@ def test_music(tmp_path: Path) -> None:
     text = tmp_path / "music.txt"
     text.write_text("60,64 - 62\n60 60 62 64 65\n60\n72,76 72 71 70\n")
     found = look_into(open_subject(str(config), str(text), Reading(9, 3, 1)))
-    assert (found.steps, found.source) == (3, f"3 windows of 3 frames of {text}")
-    with pytest.raises(DataError, match="pieces of two frames at least"):
+    assert (found.steps, found.source) == (4, f"2 windows of 4 frames of {text}")
+    text.write_text("60\n\n62 64\n\n")
+    assert look_into(open_subject(str(config), str(text), READING)).steps == 2
+    text.write_text("60\n\n")
+    with pytest.raises(DataError, match="no piece has two frames"):
         open_subject(str(config), str(text), READING)
+
+
+def test_a_run_that_begins_with_other_weights_is_not_shown_with_fresh_ones(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[training]\nstart_from = "run"\n')
+    with pytest.raises(UsageError, match=r"begins with the weights of run .* give that model"):
+        open_subject(str(config), None, READING)
+
+
+def test_gradients_that_overflow(tmp_path: Path) -> None:
+    """They have no slope, and are not taken for gradients that vanish."""
+    config = tmp_path / "config.toml"
+    config.write_text(
+        '[model]\ncell = "elman"\nlayers = 1\nhidden_size = 40\nembedding_size = 5\n'
+        'nonlinearity = "relu"\nrecurrent_init = "normal"\nrecurrent_scale = 10.0\n'
+    )
+    found = look_into(open_subject(str(config), None, Reading(300, 2, 1))).layers[0]
+    assert found.gradient_factor == math.inf
+    assert found.jacobians is not None and found.jacobians.norm.median[-1] == math.inf
+
+
+def test_the_gates_of_a_projected_lstm_have_as_many_rows_as_cells() -> None:
+    cell = make("lstm-projection", hidden=6)
+    found = matrices(cell)
+    assert [m.name for m in found] == [
+        f"W_hh {g}" for g in ("input", "forget", "candidate", "output")
+    ]
+    assert {(m.rows, m.columns, m.spectral_radius) for m in found} == {(6, 3, None)}
 
 
 def test_a_state_too_large_for_whole_jacobians(tmp_path: Path, monkeypatch) -> None:
@@ -309,13 +342,15 @@ def test_what_is_no_subject(tmp_path: Path) -> None:
     pairs.write_text('task = "translate"\n[training]\nstate = "reset"\n')
     for name, text, error, message in (
         ("char-rn", None, FileError, "did you mean 'char-rnn'"),
-        (other, None, UsageError, r"expected a .safetensors model, a run's folder or a .toml"),
+        (other, None, ModelError, r"is a text file; expected a file that rnncli wrote"),
         (config, other, UsageError, "reads no text; leave it out"),
         (pairs, None, UsageError, "gradients are shown of language models"),
         (tmp_path, None, FileError, "holds no model"),
     ):
         with pytest.raises(error, match=message):
             open_subject(str(name), None if text is None else str(text), READING)
+    model = tiny_model(tmp_path / "run").rename(tmp_path / "best.model")
+    assert open_subject(str(model), None, READING).trained
 
 
 def test_norms_of_a_run(tmp_path: Path) -> None:

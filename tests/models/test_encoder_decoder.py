@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.models.prepared_decoder import prepare_decoder
 from rnncli.nn.stack import Run
 from rnncli.nn.state import State
+from rnncli.nn.state_dropout import StateDropout
 from rnncli.sections import ModelConfig, RegularizationConfig
 
 V, S, T, B = 11, 5, 4, 3
@@ -58,6 +60,14 @@ def spread(model: EncoderDecoder) -> None:
     for weight in model.parameters():
         if not weight.any():
             weight.data.normal_(generator=generator)
+
+
+def vary_gains(model: EncoderDecoder) -> None:
+    """Gains of layer normalisation that are not all 1."""
+    generator = torch.Generator().manual_seed(8)
+    for name, weight in model.named_parameters():
+        if name.endswith(".g"):
+            weight.data.uniform_(0.5, 1.5, generator=generator)
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:
@@ -238,9 +248,15 @@ def test_what_cannot_be_is_refused() -> None:
 
 
 @pytest.mark.parametrize("look_up", ["before", "feeding", "between"])
-def test_attention_in_the_decoder_is_the_published_one(look_up: str) -> None:
-    """One target step after another, written out with torch's own GRU cells."""
-    model = make(cell="gru", attention="additive", look_up=look_up, layers=1, bridge="mean")
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_attention_in_the_decoder_is_the_published_one(look_up: str, layer_norm: bool) -> None:
+    """One target step after another, written out; what is looked up is in the sum of W_xh y that
+    is normalised."""
+    model = make(
+        cell="gru", attention="additive", look_up=look_up, layers=1, bridge="mean",
+        layer_norm=layer_norm,
+    )  # fmt: skip
+    vary_gains(model)
     source, inputs, _ = batch()
     attentive = model.attentive
     assert attentive is not None
@@ -249,9 +265,17 @@ def test_attention_in_the_decoder_is_the_published_one(look_up: str) -> None:
         logits, _ = model.step(inputs[1], state)
         (out, h), memory, keys = state.layers.layers[0], state.memory, state.keys
 
+        def normal(cell: torch.nn.Module, name: str, v: Tensor) -> Tensor:
+            """Gates together, the candidate by itself."""
+            if not layer_norm:
+                return v
+            parts = [(p - p.mean(1, True)) / (p.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
+                     for p in v.split((12, 6), 1)]  # fmt: skip
+            return torch.cat(parts, 1) * cell.norms[name].g
+
         def gru(cell: torch.nn.Module, read: Tensor, h: Tensor) -> Tensor:
-            r_x, z_x, n_x = read.chunk(3, 1)
-            r_h, z_h, n_h = (h @ cell.W_hh.T).chunk(3, 1)
+            r_x, z_x, n_x = (normal(cell, "W_xh", read) + cell.a).chunk(3, 1)
+            r_h, z_h, n_h = normal(cell, "W_hh", h @ cell.W_hh.T).chunk(3, 1)
             z = torch.sigmoid(z_x + z_h)
             n = torch.tanh(n_x + torch.sigmoid(r_x + r_h) * (n_h + cell.a_n))
             return (1 - z) * n + z * h
@@ -261,7 +285,7 @@ def test_attention_in_the_decoder_is_the_published_one(look_up: str) -> None:
             alpha = torch.softmax(inner @ attentive.attention.v, 1)
             return (alpha.unsqueeze(2) * memory).sum(1)
 
-        y = model.target_embedding(inputs[1]) @ attentive.cell.W_xh.T + attentive.cell.a
+        y = model.target_embedding(inputs[1]) @ attentive.cell.W_xh.T
         if look_up == "before":
             context = look(h)
             h = gru(attentive.cell, y + context @ attentive.W_f.T, h)
@@ -271,10 +295,65 @@ def test_attention_in_the_decoder_is_the_published_one(look_up: str) -> None:
         else:
             s = gru(attentive.cell, y, h)
             context = look(s)
-            h = gru(attentive.second, context @ attentive.second.W_xh.T + attentive.second.a, s)
+            h = gru(attentive.second, context @ attentive.second.W_xh.T, s)
         read = torch.tanh(torch.cat([context, h], 1) @ attentive.W_c.T)
         expected = read @ model.output.W_hy.T + model.output.b
     torch.testing.assert_close(logits, expected)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"look_up": "feeding", "layer_norm": True},
+        {"look_up": "before", "layers": 1, "zoneout": 0.2},
+        {"look_up": "between", "transition_depth": 2, "zoneout": 0.2, "layer_norm": True},
+        {"look_up": "feeding", "cell": "mingru", "layers": 1},
+    ],
+    ids=str,
+)
+def test_attentive_decoders_are_trained_alike_by_every_loop(config: dict[str, Any]) -> None:
+    """With everything random on, from the same seed; and W_f alone makes a cell recurrent."""
+    model = make(**{"cell": "lstm", "attention": "general", **config}).train()
+    source, inputs, targets = batch()
+    rates = RegularizationConfig(
+        dropout=0.3, dropout_state=0.3, weight_drop=0.2 if config["look_up"] == "feeding" else 0.0
+    )
+    found = {}
+    for engine in ("reference", "deferred", "reference without"):
+        torch.manual_seed(5)
+        model.zero_grad()
+        used = replace(rates, dropout_state=0.0) if engine.endswith("without") else rates
+        mask = torch.ones(T, B, dtype=torch.bool)
+        run = Run(engine.split()[0], torch.float64)
+        loss, _ = model.training_loss(source, inputs, targets, mask, run, used)
+        loss.backward()
+        found[engine] = [loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
+    for one, other in zip(found["reference"], found["deferred"], strict=True):
+        torch.testing.assert_close(one, other)
+    assert not torch.equal(found["reference"][0], found["reference without"][0])
+
+
+def test_layers_that_are_run_together_lose_units_of_their_own() -> None:
+    """h~, and the states of both layers, have as many units and three masks."""
+    model = make(cell="gru", attention="general", look_up="feeding", hidden_size=200)
+    cell = StateDropout(model.decoder.layers[0], 0.5)
+    source, inputs, _ = batch()
+    with torch.no_grad():
+        state = model.stack_state(model.start(source, B)).layers[0]
+        projected = cell.project(model.target_embedding(inputs), state, torch.float64)
+        weights = {f"cell.{n}": w for n, w in model.decoder.layers[0].step_weights().items()}
+        seen: dict[str, Tensor] = {}
+
+        def product(name: str, v: Tensor) -> Tensor:
+            seen[name] = v
+            return v @ weights[name].T
+
+        ones = (*(torch.ones_like(part) for part in state[:3]), *state[3:])
+        cell.step(projected[0], ones, product)
+    masks = [seen[f"cell.{name}"] for name in ("W_f", "cell.cells.0.W_hh", "cell.cells.1.W_hh")]
+    for k, one in enumerate(masks):
+        assert set(one.unique().tolist()) == {0.0, 2.0}
+        assert not torch.equal(one, masks[k - 1])
 
 
 def test_input_feeding_leads_from_above_the_last_layer_to_the_first() -> None:

@@ -194,6 +194,7 @@ def ones(model: LanguageModel) -> State:
         {"dropout_output": 0.5},
         {"dropout_embedding": 0.5},
         {"weight_drop": 0.5},
+        {"dropout_state": 0.5},
         {"dropout": 0.5, "locked": True},
     ],
     ids=str,

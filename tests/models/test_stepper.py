@@ -80,6 +80,11 @@ def test_elman_with_its_nonlinearity(nonlinearity: str) -> None:
         {"cell": "mogrifier", "rank": 3, "coupled_gates": True},
         {"cell": "slstm", "heads": 2},
         {"cell": "lstm", "zoneout": 0.3, "zoneout_cell": 0.2},
+        {"cell": "rhn", "layer_norm": True},
+        {"cell": "fs-rnn", "layer_norm": True, "input": "one-hot"},
+        {"cell": "slstm", "heads": 2, "layer_norm": True, "residual": "add"},
+        {"cell": "qrnn", "layer_norm": True},
+        {"cell": "dt-rnn", "layer_norm": True, "zoneout": 0.3},
     ],
     ids=str,
 )

@@ -188,6 +188,15 @@ def test_an_slstm_does_not_depend_on_its_stabiliser(heads: int) -> None:
     assert_equal(outputs(cell, x, other), outputs(cell, x, (h, c, n, m)))
 
 
+def test_an_slstm_survives_a_first_exponent_that_would_underflow() -> None:
+    """Before the first step nothing has been summed, so that any input is all there is."""
+    cell = cell_of("slstm").float()
+    cell.a[:H] = -200.0
+    x = torch.randn(3, 2, I)
+    y, _ = run(cell, x, cell.zero_state(2), cell.step_weights(), engine="auto", dtype=torch.float32)
+    assert y.isfinite().all() and y[0].any()
+
+
 def test_an_slstm_survives_exponents_that_would_overflow() -> None:
     cell = cell_of("slstm").float()
     cell.a[:H] = 200.0

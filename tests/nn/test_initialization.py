@@ -10,11 +10,16 @@ from torch import Tensor
 
 from rnncli.cell_table import CELLS
 from rnncli.nn.cells import make_cell
-from rnncli.nn.cells.initialization import fill, rescale, square_blocks
+from rnncli.nn.cells.initialization import fill, rescale
 from rnncli.sections import ModelConfig
 from tests.nn.cases import KINDS, H, I, cell_config
 
 N = 60
+
+
+def square_blocks(weight: Tensor) -> tuple[Tensor, ...]:
+    """The gates of a recurrent matrix (G, H), each (H, H)."""
+    return torch.split(weight.detach(), weight.shape[1])
 
 
 def recurrent(**config: Any) -> tuple[Tensor, ...]:
@@ -165,5 +170,5 @@ def test_forget_gates_remember_unless_everything_is_drawn() -> None:
 def test_a_weight_to_be_loaded_is_left_alone() -> None:
     with torch.device("meta"):
         cell = make_cell(ModelConfig(cell="echo-state"), 10, 20)
-        fill(cell.W_hh, ModelConfig(recurrent_init="sparse", spectral_radius=0.9), recurrent=True)
+        fill(cell.W_hh, ModelConfig(recurrent_init="sparse", spectral_radius=0.9), 20)
     assert cell.W_hh.is_meta

@@ -87,6 +87,10 @@ class Cell(nn.Module):
         """The matrices that multiply the state, by their names as parameters."""
         return {"W_hh": self.W_hh} if self.recurrent else {}
 
+    def gate_rows(self, weight: Tensor) -> int:
+        """How many rows of a recurrent matrix belong to one gate: as many as it has columns."""
+        return weight.shape[1]
+
     def step_weights(self) -> dict[str, Tensor]:
         """All matrices that ``step`` multiplies by, the recurrent ones first."""
         return self.recurrent_weights()
@@ -94,7 +98,7 @@ class Cell(nn.Module):
     def norm_groups(self) -> dict[str, tuple[int, ...]]:
         """For each matrix how many of its rows layer normalisation takes together: all of them,
         unless a cell says otherwise."""
-        weights = self.step_weights() | ({"W_xh": self.W_xh} if self.input_size else {})
+        weights = ({"W_xh": self.W_xh} if self.input_size else {}) | self.step_weights()
         return {name: (len(weight),) for name, weight in weights.items()}
 
     def project(self, x: Tensor, state: CellState, dtype: torch.dtype) -> Tensor:
@@ -154,7 +158,8 @@ class Cell(nn.Module):
         """Fill the weights as ``config`` says; see ``rnncli.nn.cells.initialization``."""
         recurrent = self.recurrent_weights()
         for name, weight in self.named_parameters():
-            fill(weight, config, recurrent=name in recurrent)
+            rows = self.gate_rows(weight) if name in recurrent else None
+            fill(weight, config, rows)
 
     @staticmethod
     def linear(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:

@@ -14,6 +14,9 @@ from rnncli.nn.cells.layer_norm import Norm
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig
 
+Sums = dict[str, Tensor]
+"""(B, 4 n) of each LSTM cell by its name: the sums of i, f, g and o."""
+
 
 class FastSlow(Cell):
     """k = ``fast_layers`` LSTM cells one after the other and a slow one beside them (sec. 3).
@@ -93,26 +96,46 @@ class FastSlow(Cell):
             remember(bias, 1, len(bias) // 4, config)
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
+        return self.walk(projected, state, product, None)
+
+    def walk(
+        self, projected: Tensor, state: CellState, product: Product, seen: Sums | None
+    ) -> CellState:
+        """A step, which leaves in ``seen`` what each cell, F1, S, F2 ..., made its gates of."""
         h, c, h_slow, c_slow = state
-        v = projected + product("W_hh", h)
-        h, c = self._lstm("a", v, c) if self.layer_norm else lstm(v, c)
-        v = product("U_S", h) + product("W_S", h_slow)
-        h_slow, c_slow = self._lstm("a_S", v, c_slow)
-        v = product("U_2", h_slow) + product("W_2", h)
-        h, c = self._lstm("a_2", v, c)
-        for layer in range(3, self.fast_layers + 1):
-            h, c = self._lstm(f"a_{layer}", product(f"W_{layer}", h), c)
+        v = self._sums("a", projected + product("W_hh", h))
+        h, c = self._lstm("F1", "a", v, c, seen)
+        v = self._sums("a_S", product("U_S", h) + product("W_S", h_slow))
+        h_slow, c_slow = self._lstm("S", "a_S", v, c_slow, seen)
+        v = self._sums("a_2", product("U_2", h_slow) + product("W_2", h))
+        h, c = self._lstm("F2", "a_2", v, c, seen)
+        for k in range(3, self.fast_layers + 1):
+            v = self._sums(f"a_{k}", product(f"W_{k}", h))
+            h, c = self._lstm(f"F{k}", f"a_{k}", v, c, seen)
         return h, c, h_slow, c_slow
 
-    def _lstm(self, bias: str, v: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """The cell whose bias is called ``bias``. v: (B, 4 n), what its products add up to; c:
-        (B, n) -> h and the new c."""
+    def _sums(self, bias: str, v: Tensor) -> Tensor:
+        """Of the cell whose bias is called ``bias``. v: (B, 4 n), what its products add up to; of
+        the first one the bias is in it, unless it is normalised."""
         a: Tensor = getattr(self, bias)
-        if not self.layer_norm:
-            return lstm(v + a, c)
-        norms = cast(_Norms, self.norms[bias])
-        v = norms.gates(v) + a
-        return lstm(v, c, norms)
+        if self.layer_norm:
+            normal: Tensor = cast(_Norms, self.norms[bias]).gates(v)
+            return normal + a
+        return v if bias == "a" else v + a
+
+    def _lstm(
+        self, name: str, bias: str, v: Tensor, c: Tensor, seen: Sums | None
+    ) -> tuple[Tensor, Tensor]:
+        """v: (B, 4 n), the sums of i, f, g and o; c: (B, n) -> h and the new c."""
+        if seen is not None:
+            seen[name] = v
+        i, f, g, o = v.chunk(4, dim=1)
+        c = torch.addcmul(torch.sigmoid(f) * c, torch.sigmoid(i), torch.tanh(g))
+        exposed = c
+        if self.layer_norm:
+            norms = cast(_Norms, self.norms[bias])
+            exposed = norms.cell(c) + norms.b
+        return torch.sigmoid(o) * torch.tanh(exposed), c
 
 
 class _Norms(nn.Module):
@@ -123,11 +146,3 @@ class _Norms(nn.Module):
         self.gates = Norm(n, n, n, n)
         self.cell = Norm(n)
         self.b = nn.Parameter(torch.zeros(n))
-
-
-def lstm(v: Tensor, c: Tensor, norms: _Norms | None = None) -> tuple[Tensor, Tensor]:
-    """v: (B, 4 n), the sums of i, f, g and o; c: (B, n) -> h and the new c."""
-    i, f, g, o = v.chunk(4, dim=1)
-    c = torch.addcmul(torch.sigmoid(f) * c, torch.sigmoid(i), torch.tanh(g))
-    exposed = c if norms is None else norms.cell(c) + norms.b
-    return torch.sigmoid(o) * torch.tanh(exposed), c

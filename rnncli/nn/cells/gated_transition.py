@@ -45,24 +45,24 @@ class GatedTransition(Wrapper):
     def recurrent_weights(self) -> dict[str, Tensor]:
         return {
             f"{prefix}{name}": weight
-            for prefix, cell in self._cells()
+            for prefix, cell in self.steps()
             for name, weight in cell.recurrent_weights().items()
         }
 
     def step_weights(self) -> dict[str, Tensor]:
         return {
             f"{prefix}{name}": weight
-            for prefix, cell in self._cells()
+            for prefix, cell in self.steps()
             for name, weight in cell.step_weights().items()
         }
 
-    def _cells(self) -> list[tuple[str, Cell]]:
-        """Each cell, after the prefix of its parameters' names."""
+    def steps(self) -> list[tuple[str, Cell]]:
+        """Each cell in its order, after the prefix of its parameters' names."""
         further = [(f"further.{k}.", cast(Cell, cell)) for k, cell in enumerate(self.further)]
         return [("cell.", self.cell), *further]
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
-        for prefix, cell in self._cells():
+        for prefix, cell in self.steps():
             if cell is not self.cell:
                 projected = cell.a.expand(len(projected), -1)
             state = cell.step(projected, state, _named(product, prefix))

@@ -8,21 +8,23 @@ from torch import Tensor, nn
 from rnncli.sections import ModelConfig
 
 
-def fill(weight: Tensor, config: ModelConfig, *, recurrent: bool) -> None:
-    """Fill a fresh weight: (G, I), (G, H) or a bias (G,).
+def fill(weight: Tensor, config: ModelConfig, rows: int | None = None) -> None:
+    """Fill a fresh weight: (G, I), (G, H) or a bias (G,). ``rows``: of a recurrent matrix those of
+    each gate (``Cell.gate_rows``); None: it is none.
 
     ``config`` is that of the cell (``ModelConfig.cell_start``). ``init`` default: matrices with
     variance 1/I, recurrent ones orthogonal gate by gate (Saxe et al. 2014), biases 0. uniform:
     everything from U(-init_scale, init_scale). normal: matrices from N(0, init_scale^2), biases 0.
     For recurrent matrices ``recurrent_init`` may say something else, and ``spectral_radius``
-    rescales each square block of them. A weight without storage, to be loaded, is left alone.
+    rescales each gate of them. A weight without storage, to be loaded, is left alone.
     """
     if weight.is_meta:
         return
-    kind = config.recurrent_init if recurrent else "default"
+    kind = "default" if rows is None else config.recurrent_init
+    blocks = () if rows is None else torch.split(weight.data, rows)
     with torch.no_grad():
         if kind != "default":
-            for block in square_blocks(weight):
+            for block in blocks:
                 _fill_recurrent(block, config)
         elif config.init == "uniform":
             nn.init.uniform_(weight, -config.start_scale, config.start_scale)
@@ -30,13 +32,13 @@ def fill(weight: Tensor, config: ModelConfig, *, recurrent: bool) -> None:
             nn.init.zeros_(weight)
         elif config.init == "normal":
             nn.init.normal_(weight, std=config.start_scale)
-        elif recurrent:
-            for block in square_blocks(weight):
+        elif blocks:
+            for block in blocks:
                 nn.init.orthogonal_(block)
         else:
             nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
-        if recurrent and config.spectral_radius:
-            for block in square_blocks(weight):
+        if config.spectral_radius:
+            for block in blocks:
                 rescale(block, config.spectral_radius)
 
 
@@ -46,11 +48,6 @@ def remember(bias: Tensor, gate: int, size: int, config: ModelConfig) -> None:
     it like everything, unless it is given."""
     if config.forget_start is not None:
         bias.data[gate * size : (gate + 1) * size] = config.forget_start
-
-
-def square_blocks(weight: Tensor) -> tuple[Tensor, ...]:
-    """The gates of a recurrent matrix (G, H), each (H, H) where G is a multiple of H."""
-    return torch.split(weight.data, weight.shape[1])
 
 
 def _fill_recurrent(block: Tensor, config: ModelConfig) -> None:

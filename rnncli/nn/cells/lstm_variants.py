@@ -84,6 +84,9 @@ class VariantLSTM(Cell):
     def h_range(self) -> Range | None:
         return None if self.projection_size else RANGES["tanh"]
 
+    def gate_rows(self, weight: Tensor) -> int:
+        return self.hidden_size
+
     def step_weights(self) -> dict[str, Tensor]:
         projection = {"W_rm": self.W_rm} if self.projection_size else {}
         return {**self.recurrent_weights(), **projection}

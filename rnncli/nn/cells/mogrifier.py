@@ -41,7 +41,7 @@ class Mogrifier(VariantLSTM):
                 shapes = {f"{name}_left": (gated, self.rank), f"{name}_right": (self.rank, gating)}
             for name, shape in shapes.items():
                 weight = nn.Parameter(torch.empty(shape))
-                fill(weight, config, recurrent=False)
+                fill(weight, config)
                 setattr(self, name, weight)
 
     @staticmethod

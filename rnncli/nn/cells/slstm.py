@@ -77,7 +77,8 @@ class SLSTM(Cell):
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         h, c, n, m = state
         i, f, z, o = (projected + product("W_hh", h)).chunk(4, dim=1)
-        kept = F.logsigmoid(f) + m
+        # Before the first step there is no sum, and no scale that it was kept in.
+        kept = torch.where(n > 0, F.logsigmoid(f) + m, i)
         m = torch.maximum(kept, i)
         i, f = torch.exp(i - m), torch.exp(kept - m)
         c = f * c + i * torch.tanh(z)

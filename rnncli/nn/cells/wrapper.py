@@ -42,6 +42,9 @@ class Wrapper(Cell):
     def recurrent_weights(self) -> dict[str, Tensor]:
         return {f"cell.{name}": w for name, w in self.cell.recurrent_weights().items()}
 
+    def gate_rows(self, weight: Tensor) -> int:
+        return self.cell.gate_rows(weight)
+
     def step_weights(self) -> dict[str, Tensor]:
         return {f"cell.{name}": w for name, w in self.cell.step_weights().items()}
 
