@@ -33,8 +33,9 @@ def average_models(paths: Sequence[Path], out: Path) -> Path:
         name: (total / len(paths)).to(first.weights[name].dtype) for name, total in sums.items()
     }
     provenance: dict[str, Any] = {"average_of": [header.weights_sha256 for header in headers]}
-    if all(header.longest_source for header in headers):
-        provenance["longest_source"] = max(header.longest_source for header in headers)
+    for name in ("longest_source", "longest_target", "target_ratio"):
+        if all(getattr(header, name) for header in headers):
+            provenance[name] = max(getattr(header, name) for header in headers)
     write_model(
         out,
         config=first.config,

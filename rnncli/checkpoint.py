@@ -70,6 +70,17 @@ class Header:
         file does not say."""
         return int(self.provenance.get("longest_source", 0))
 
+    @property
+    def longest_target(self) -> int:
+        """The same of targets, ends counted."""
+        return int(self.provenance.get("longest_target", 0))
+
+    @property
+    def target_ratio(self) -> float:
+        """How many tokens a target had for each of its source, of nearly all training pairs at
+        most; 0 where the file does not say."""
+        return float(self.provenance.get("target_ratio", 0.0))
+
 
 @dataclass(frozen=True)
 class SavedModel:

@@ -196,10 +196,15 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:
-        """The configuration of plain values; what is missing takes its default.
+        """The configuration of plain values; what is missing takes its default, and the kind of a
+        source's tokenizer that of the other one.
 
         Raises UsageError for an unknown section or field, or a value of the wrong type.
         """
+        own, shared = values.get("source_tokenizer"), values.get("tokenizer")
+        if isinstance(own, Mapping) and isinstance(shared, Mapping) and "kind" in shared:
+            own = {"kind": shared["kind"], **own}
+            values = {**values, "source_tokenizer": own}
         config: Config = _build(cls, values, "")
         return config
 

@@ -366,3 +366,11 @@ def test_whether_the_embedding_is_fixed(config: dict[str, Any], fixed: bool) -> 
 def test_layer_sizes(tied: bool, sizes: tuple[int, ...]) -> None:
     config = ModelConfig(layers=3, hidden_size=6, embedding_size=4, tied=tied)
     assert config.layer_sizes() == sizes
+
+
+def test_a_source_is_read_by_the_kind_of_the_target_unless_it_says_so() -> None:
+    word = {"task": "translate", "tokenizer.kind": "word", "training.state": "reset"}
+    config = Config().with_values({**word, "source_tokenizer.vocab_size": 30})
+    assert config.source_tokenizer is not None and config.source_tokenizer.kind == "word"
+    config = config.with_values({"source_tokenizer.kind": "char"})
+    assert config.source_tokenizer is not None and config.source_tokenizer.kind == "char"

@@ -264,7 +264,9 @@ def test_an_ensemble_aligns_by_the_mean() -> None:
     ("options", "message"),
     [
         ({"n_best": 6}, "n_best: 6 is more than a beam of 5"),
-        ({"max_ratio": float("inf")}, "max_ratio"),
+        ({"max_ratio": float("nan")}, "max_ratio"),
+        ({"max_ratio": -1.0}, "max_ratio"),
+        ({"length_penalty": 1000.0}, "length_penalty: 1000 is out of range; .* from 0 to 20"),
         ({"coverage_penalty": -1.0}, "coverage_penalty"),
         ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens: 9 is more than"),
         ({"no_repeat_ngram": -1}, "no_repeat_ngram"),
@@ -274,6 +276,18 @@ def test_an_ensemble_aligns_by_the_mean() -> None:
 def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         SearchOptions(**options)
+
+
+def test_limits_that_nobody_gave_are_those_of_the_training_pairs() -> None:
+    """A target of characters has many times the tokens of a source of words."""
+    assert SearchOptions().longest(10, 0) == 30
+    assert SearchOptions().fitted(1.1, 40).longest(10, 0) == 30
+    assert SearchOptions().fitted(8.0, 40).longest(10, 0) == 130
+    assert SearchOptions().fitted(8.0, 40).longest(1000, 0) == 500
+    assert SearchOptions().fitted(8.0, 2000).longest(1000, 0) == 3000
+    given = SearchOptions(max_ratio=1.5, max_extra=0, max_new_tokens=20).fitted(8.0, 2000)
+    assert (given.longest(10, 0), given.longest(1000, 0)) == (15, 20)
+    assert SearchOptions(max_ratio=float("inf"), max_new_tokens=70).longest(3, 0) == 70
 
 
 def test_what_needs_attention_or_words_says_so() -> None:

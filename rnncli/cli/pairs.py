@@ -75,9 +75,7 @@ class _Table:
             reader.repair = "repaired with U+FFFD or, where they are no pair, left out"
 
     def batches(self, max_pairs: int) -> Iterator[Sequence[Pair | None]]:
-        for lines in self._reader.batches(max_pairs):
-            first = self._reader.lines - len(lines) + 1
-            yield [self._pair(number, line) for number, line in enumerate(lines, first)]
+        return self._reader.parsed(max_pairs, self._pair)
 
     def _pair(self, number: int, line: str) -> Pair | None:
         from rnncli.text.pairs import split_pair

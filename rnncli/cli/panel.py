@@ -62,25 +62,32 @@ class ReadingNotes:
 
 class PlainLines:
     """One line at the start, every ten seconds, at every validation and at the end, each after
-    ``prefix``."""
+    ``prefix``; at a validation of translations some of them, too."""
 
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix
         self._last = -math.inf
+        self._shows_samples = False
+        self._kept: EvalReport | None = None
 
     def show(self, event: Event) -> None:
         if isinstance(event, Started):
             for text in opening(event):
                 self._note(text)
+            self._shows_samples = event.config.task == "translate"
+        elif isinstance(event, Sample) and self._shows_samples:
+            for text in event.text.split("\n") if event.text else ():
+                self._note(f"  {printable(text)}")
         elif isinstance(event, StepReport) and event.seconds - self._last >= PLAIN_SECONDS:
             self._last = event.seconds
             self._note(step_line(event))
         elif isinstance(event, EvalReport):
+            self._kept = event if event.best else self._kept
             self._note(eval_line(event))
         elif isinstance(event, Skipped):
             self._note(f"step {event.step}: skipped, {event.reason} ({event.batch})")
         elif isinstance(event, Finished):
-            self._note(finish_line(event))
+            self._note(finish_line(event, self._kept))
 
     def _note(self, text: str) -> None:
         note(self._prefix + text)
@@ -101,6 +108,7 @@ class LivePanel:
         self._losses: deque[float] = deque(maxlen=4000)
         self._step: StepReport | None = None
         self._valid: EvalReport | None = None
+        self._kept: EvalReport | None = None
         self._sample = ""
         self._started = False
 
@@ -117,6 +125,7 @@ class LivePanel:
             self._losses.append(event.nats)
         elif isinstance(event, EvalReport):
             self._valid = event
+            self._kept = event if event.best else self._kept
         elif isinstance(event, Sample):
             self._sample = "\n".join(printable(line) for line in event.text.split("\n"))
         elif isinstance(event, Skipped):
@@ -124,7 +133,7 @@ class LivePanel:
         elif isinstance(event, Finished):
             self._live.update(self._panel(), refresh=True)
             self.close()
-            self._console.print(Text(finish_line(event), style="bold"))
+            self._console.print(Text(finish_line(event, self._kept), style="bold"))
             return
         if self._started:
             self._live.update(self._panel())
@@ -211,10 +220,15 @@ def _others(event: EvalReport) -> str:
     return "".join(f", {name} {value:.3f}" for name, value in event.scores.items())
 
 
-def finish_line(event: Finished) -> str:
+def finish_line(event: Finished, kept: EvalReport | None) -> str:
+    """``kept``: the validation of the model that is kept, where it was seen; it may be chosen by
+    something else than its loss."""
     best = "no validation text"
     if math.isfinite(event.best_score):
         best = f"best validation {loss(event.best_score, event.quantity)}"
+        if kept is not None and kept.score != event.best_score:
+            own = loss(kept.score, kept.quantity)
+            best += f"; kept: that of epoch {kept.epoch:.2f}, {own}{_others(kept)}"
     return f"done after {event.step:,} steps, {clock(event.seconds)} ({event.reason}); {best}"
 
 

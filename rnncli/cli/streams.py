@@ -13,10 +13,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from typing import TypeVar
 
 from rnncli.cli.console import note
 from rnncli.errors import ClosedPipe, DataError, FileError
 from rnncli.text.lines import BOM
+
+T = TypeVar("T")
 
 _CHUNK_BYTES = 1 << 16
 
@@ -45,6 +48,7 @@ class LineReader:
         self.lines = 0  # handed out so far
         self.bad_lines = 0  # among them
         self.first_bad = ""  # its number, and what is wrong with it
+        self._last_bad = 0
         self.repair = "repaired with U+FFFD"  # what becomes of it unless it is left empty
         self._handle = handle
         self._on_bad_input = on_bad_input
@@ -56,14 +60,19 @@ class LineReader:
         Raises FileError when reading fails, DataError with file:line for a line that is not UTF-8
         when that is to be an error, after the lines before it.
         """
+        return self.parsed(max_lines, lambda number, line: line)
+
+    def parsed(self, max_lines: int, parse: Callable[[int, str], T]) -> Iterator[list[T]]:
+        """As ``batches``, with what ``parse`` makes of a line's number, from 1, and its text; what
+        it raises comes after the lines before, too."""
         waiting: deque[bytes] = deque()
         for lines in self._reads():
             waiting.extend(lines)
             while len(waiting) >= max_lines or (waiting and not self._more_is_there()):
                 count = min(len(waiting), max_lines)
-                yield from self._decoded([waiting.popleft() for _ in range(count)])
+                yield from self._parsed([waiting.popleft() for _ in range(count)], parse)
         if waiting:
-            yield from self._decoded(waiting)
+            yield from self._parsed(waiting, parse)
 
     def _reads(self) -> Iterator[list[bytes]]:
         """The lines that each read completes."""
@@ -86,13 +95,14 @@ class LineReader:
     def _more_is_there(self) -> bool:
         return bool(select.select([self._handle], [], [], 0)[0])
 
-    def _decoded(self, lines: Iterable[bytes]) -> Iterator[list[str]]:
+    def _parsed(self, lines: Iterable[bytes], parse: Callable[[int, str], T]) -> Iterator[list[T]]:
         """All of ``lines``; where one is an error those before it first, as if they had come by
         themselves."""
-        done: list[str] = []
+        done: list[T] = []
         for line in lines:
             try:
-                done.append(self._decode(line))
+                text = self._decode(line)
+                done.append(parse(self.lines, text))
             except DataError:
                 if done:
                     self.lines -= 1
@@ -117,7 +127,8 @@ class LineReader:
             raise DataError(
                 f"{self.name}:{number}: {what}; --on-bad-input replace or empty would go on"
             )
-        self.bad_lines += 1
+        self.bad_lines += number != self._last_bad  # it may be no UTF-8 and no request
+        self._last_bad = number
         self.first_bad = self.first_bad or f"line {number}: {what}"
         return "" if self._on_bad_input == OnBadInput.EMPTY else repaired
 
@@ -157,11 +168,19 @@ class LineWriter:
     """Whole lines to standard output, each batch at once."""
 
     def write(self, lines: Iterable[str]) -> None:
-        """One line for each of ``lines``; a newline inside one becomes a space.
+        """One line for each of ``lines``; a newline inside one becomes a space. What making them
+        raises comes after those that were made.
 
         Raises ClosedPipe when the reader went away, FileError when writing fails.
         """
-        text = "".join([line.replace("\n", " ") + "\n" for line in lines])
+        done: list[str] = []
+        try:
+            for line in lines:
+                done.append(line.replace("\n", " ") + "\n")
+        finally:  # the lines before one that is an error
+            self._write("".join(done))
+
+    def _write(self, text: str) -> None:
         try:
             data = memoryview(text.encode("utf-8", "surrogateescape"))
         except UnicodeEncodeError:  # a surrogate that stands for no byte

@@ -175,7 +175,11 @@ def train(
     }
     fixed = {name: value for name, value in fixed.items() if value is not None}
     if tokenizer_model is not None:
-        fixed.setdefault("tokenizer.kind", "bpe")
+        from rnncli.text.tokenizers import load_sentencepiece
+
+        if vocab_size is not None:
+            raise UsageError("--vocab-size: a --tokenizer-model has its size; leave it out")
+        fixed.setdefault("tokenizer.kind", load_sentencepiece(tokenizer_model).kind)
     fixed |= dict(parse_assignment(text) for text in settings or ())
     if corpus:
         fixed["data.train"] = [_absolute(path) for path in corpus]

@@ -82,12 +82,25 @@ def translate(
         int, Option("--min-new-tokens", metavar="N", min=0, help="Shortest translation.")
     ] = 0,
     max_new_tokens: Annotated[
-        int, Option("--max-new-tokens", metavar="N", min=1, help="Longest translation.")
-    ] = 500,
+        int | None,
+        Option(
+            "--max-new-tokens",
+            metavar="N",
+            min=1,
+            show_default=False,
+            help="Longest translation. Default: 500, or what training's targets suggest.",
+        ),
+    ] = None,
     max_ratio: Annotated[
-        float,
-        Option("--max-ratio", metavar="X", min=0.0, help="Nor longer than X times its source ..."),
-    ] = 2.0,
+        float | None,
+        Option(
+            "--max-ratio",
+            metavar="X",
+            min=0.0,
+            show_default=False,
+            help="Nor longer than X times its source (default: 2, or as in training) ...",
+        ),
+    ] = None,
     max_extra: Annotated[
         int, Option("--max-extra", metavar="N", min=0, help="... and N tokens more.")
     ] = 10,
@@ -224,12 +237,12 @@ def _run(
     prefix = " ".join(prefix.split("\n"))
     if json_input:
         reader.repair = "repaired with U+FFFD or, where they are no request, left empty"
-    for lines in reader.batches(options.batch_size * _BATCHES_READ):
-        requests = read_requests(reader, lines, as_json=json_input)
+    most = options.batch_size * _BATCHES_READ
+    for requests in read_requests(reader, most, prefix, as_json=json_input):
         answers = translator(
             [request.source for request in requests],
-            prefixes=[request.prefix or prefix for request in requests],
-            first=reader.lines - len(lines),
+            prefixes=[request.prefix for request in requests],
+            first=reader.lines - len(requests),
         )
         pairs = list(zip(requests, answers, strict=True))
         for request, found in pairs:

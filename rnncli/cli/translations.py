@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -40,21 +41,42 @@ class Request:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-def read_requests(reader: LineReader, lines: Sequence[str], *, as_json: bool) -> list[Request]:
-    """What the last lines handed out by ``reader`` ask for. With ``as_json`` they are objects with
-    a string "source" and perhaps a string "prefix"; one that is not is a bad line, and empty.
-    Raises DataError as ``LineReader.bad_line``."""
-    first = reader.lines - len(lines)
-    if not as_json:
-        return [Request(first + k, line) for k, line in enumerate(lines)]
-    return [_parse(reader, first + k, line) for k, line in enumerate(lines)]
+def read_requests(
+    reader: LineReader, max_lines: int, prefix: str, *, as_json: bool
+) -> Iterator[list[Request]]:
+    """What the lines of ``reader`` ask for, as they come; ``prefix``: of those that name none. With
+    ``as_json`` they are objects with a string "source" and perhaps a string "prefix"; one that is
+    not is a bad line, and empty. Raises DataError as ``LineReader.bad_line``, after the lines
+    before."""
+
+    def parse(number: int, line: str) -> Request:
+        return _parse(reader, number, line, prefix)
+
+    def plain(number: int, line: str) -> Request:
+        return Request(number - 1, line, prefix)
+
+    return reader.parsed(max_lines, parse if as_json else plain)
 
 
-def _parse(reader: LineReader, number: int, line: str) -> Request:
+class _NotJson(ValueError):
+    """What Python's parser takes and JSON has not."""
+
+
+def _refuse_constant(name: str) -> float:
+    raise _NotJson(f"{name} is no number in it")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse_constant(text)
+
+
+def _parse(reader: LineReader, line_number: int, line: str, prefix: str) -> Request:
+    number = line_number - 1
     if not line.strip():
         return Request(number, "")
     try:
-        fields = json.loads(line)
+        fields = json.loads(line, parse_constant=_refuse_constant, parse_float=_number)
         wrong = "" if isinstance(fields, dict) else "not a JSON object"
     except (ValueError, RecursionError) as error:
         wrong = f"not JSON ({error})"
@@ -63,8 +85,10 @@ def _parse(reader: LineReader, number: int, line: str) -> Request:
     if not wrong and not isinstance(fields.get("prefix", ""), str):
         wrong = 'the "prefix" in its JSON object is no string'
     if wrong:
-        return Request(number, reader.bad_line(number + 1, wrong, ""))
-    source, prefix = (" ".join(fields.get(k, "").split("\n")) for k in ("source", "prefix"))
+        return Request(number, reader.bad_line(line_number, wrong, ""))
+    source, prefix = (
+        " ".join(text.split("\n")) for text in (fields["source"], fields.get("prefix", prefix))
+    )
     return Request(number, source, prefix, fields)
 
 
@@ -104,7 +128,7 @@ def _tsv(request: Request, found: Sequence[Translated]) -> Iterator[str]:
 
 def _json(request: Request, found: Sequence[Translated]) -> Iterator[str]:
     values = {"source": request.source, **request.fields, "translations": list(map(_plain, found))}
-    yield json.dumps(values, ensure_ascii=False)
+    yield json.dumps(values, ensure_ascii=False, allow_nan=False)
 
 
 def _plain(one: Translated) -> dict[str, object]:

@@ -17,6 +17,9 @@ from rnncli.errors import DataError, UsageError, choices_hint
 
 NORMALIZATIONS = ("wu", "avg")
 
+MOST_PENALTY = 20.0
+"""A power of the length that no float overflows by."""
+
 
 @dataclass(frozen=True)
 class BeamOptions:
@@ -44,9 +47,10 @@ class BeamOptions:
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise UsageError(f"{name}: {getattr(self, name)} is below its least value, {low}")
-        if not 0.0 <= self.length_penalty < math.inf:
+        if not 0.0 <= self.length_penalty <= MOST_PENALTY:
             raise UsageError(
-                f"length_penalty: {self.length_penalty:g} is out of range; it must be at least 0"
+                f"length_penalty: {self.length_penalty:g} is out of range; it must be from 0 to "
+                f"{MOST_PENALTY:g}"
             )
         if not self.patience > 0:
             raise UsageError(f"patience: {self.patience:g} is out of range; it must be above 0")

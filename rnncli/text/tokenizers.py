@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from rnncli.errors import ModelError
+from rnncli.errors import ModelError, UsageError
 from rnncli.sections import TokenizerConfig
 from rnncli.text.byte_char import ByteTokenizer, CharTokenizer, count_chars
 from rnncli.text.protocol import StreamDecoder, Tokenizer
@@ -23,12 +23,18 @@ __all__ = [
 def train_tokenizer(config: TokenizerConfig, lines: Iterable[str]) -> Tokenizer:
     """The tokenizer that ``config`` describes, its vocabulary from ``lines`` (without line ends).
 
-    With ``config.model`` the sentencepiece model named there, which also says whether it is bpe or
-    unigram. Raises UsageError for a vocabulary too small for its kind, FileError and DataError as
+    With ``config.model`` the sentencepiece model named there. Raises UsageError for a vocabulary
+    too small for its kind, or for a model of another kind, FileError and DataError as
     ``load_sentencepiece`` does.
     """
     if config.model is not None:
-        return load_sentencepiece(config.model)
+        loaded = load_sentencepiece(config.model)
+        if loaded.kind != config.kind:
+            raise UsageError(
+                f"tokenizer.kind: {config.kind!r}, and {config.model} is a model of kind "
+                f"{loaded.kind!r}; use that"
+            )
+        return loaded
     if config.kind == "byte":
         return ByteTokenizer.from_config(config)
     if config.kind == "char":

@@ -73,7 +73,7 @@ class LanguageModelling:
         self.notes = corpus.notes
         self.train_sha256 = [stream.fingerprint for stream in corpus.train]
         self.valid_sha256 = corpus.valid.fingerprint if corpus.valid is not None else ""
-        self.provenance: dict[str, int] = {}
+        self.provenance: dict[str, float] = {}
         self.train_tokens = sum(len(stream.ids) for stream in corpus.train)
         self.valid_tokens = len(corpus.valid.ids) if corpus.valid is not None else 0
         self._model = LanguageModel(config.model, self.tokenizer.vocab_size)

@@ -100,7 +100,7 @@ class MusicTask:
         self.quantity = NATS_A_FRAME
         self.train_sha256 = [music.fingerprint for music in train]
         self.valid_sha256 = valid.fingerprint if valid is not None else ""
-        self.provenance: dict[str, int] = {}
+        self.provenance: dict[str, float] = {}
         self.train_tokens = sum(music.frames for music in train)
         self.valid_tokens = valid.frames if valid is not None else 0
         self.outputs = KEYS

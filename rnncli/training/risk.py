@@ -31,7 +31,6 @@ from rnncli.sections import RegularizationConfig, TrainingConfig
 from rnncli.text.pairs import Line, target_batch
 from rnncli.text.tokenizers import Tokenizer
 from rnncli.training.task import Loss
-from rnncli.translation import SearchOptions
 
 Tokens = tuple[int, ...]
 
@@ -41,14 +40,17 @@ def risk_loss(
     tokenizer: Tokenizer,
     source: Tensor,
     references: Sequence[Line],
+    longest: int,
     training: TrainingConfig,
     rates: RegularizationConfig,
     run_as: Run,
     seed: int,
 ) -> Loss:
-    """source: (S, B), ``references``: the tokens of its B targets. ``nats`` are the references'."""
+    """source: (S, B), ``references``: the tokens of its B targets; a drawn translation has
+    ``longest`` tokens at most. ``nats`` are the references'."""
+    count = training.risk_candidates
     try:
-        drawn = draw_candidates(model, tokenizer, source, training.risk_candidates, seed)
+        drawn = draw_candidates(model, tokenizer, source, count, longest, seed)
     except DataError:  # no probabilities: the run is diverging, and the loop will say so
         return Loss(torch.zeros((), device=source.device), math.nan, 0, 1.0)
     rows, costs, counted = [], [], []
@@ -91,10 +93,15 @@ def risk_gradient(nats: Tensor, costs: Tensor, counted: Tensor, sharpness: float
 
 
 def draw_candidates(
-    model: EncoderDecoder, tokenizer: Tokenizer, source: Tensor, count: int, seed: int
+    model: EncoderDecoder,
+    tokenizer: Tokenizer,
+    source: Tensor,
+    count: int,
+    longest: int,
+    seed: int,
 ) -> list[list[Sample]]:
-    """``count`` translations of each source, drawn from the model without dropout. source:
-    (S, B)."""
+    """``count`` translations of each source, of ``longest`` tokens at most, drawn from the model
+    without dropout. source: (S, B)."""
     model.eval()
     boundary = tokenizer.boundary_id
     rows = source.shape[1] * count
@@ -104,7 +111,6 @@ def draw_candidates(
         each = torch.arange(source.shape[1], device=source.device).repeat_interleave(count)
         state = state.regroup(each, None)
         first = torch.full((rows,), boundary, device=source.device)
-    longest = SearchOptions().longest(len(source) - 1, 0)
     events = sample(
         stepper, first, state,
         decoders=[tokenizer.decoder() for _ in range(rows)],

@@ -106,7 +106,7 @@ class Synthetic:
         self.valid_tokens = config.synthetic.valid_sequences * self.problem.answers
         self.train_sha256 = [_fingerprint(self._batch(TRAIN, 0, rows))]
         self.valid_sha256 = _fingerprint(self._batch(VALID, 0, VALID_ROWS))
-        self.provenance: dict[str, int] = {}
+        self.provenance: dict[str, float] = {}
         self.outputs = self.problem.outputs
         self.batch_text = f"{rows} sequences of up to {longest} steps"
         self.notes: tuple[str, ...] = (

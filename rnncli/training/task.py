@@ -52,7 +52,7 @@ class Task(Protocol):
     notes: tuple[str, ...]
     train_sha256: list[str]
     valid_sha256: str
-    provenance: dict[str, int]
+    provenance: dict[str, float]
     pieces: int
     train_tokens: int
     valid_tokens: int

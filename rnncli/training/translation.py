@@ -91,13 +91,19 @@ def read_text(data: DataConfig) -> tuple[list[list[Pair]], list[Pair] | None, li
         valid = list(read_pairs(files, notes))
         if not valid:
             raise DataError(f"{files.name}: empty; give some pairs to validate on")
-    elif data.valid_fraction and len(train[-1]) > 1:
-        held = max(1, round(len(train[-1]) * data.valid_fraction))
-        train[-1], valid = train[-1][:-held], train[-1][-held:]
-        notes.append(
-            f"The last {held:,} of {held + len(train[-1]):,} pairs are held out for validation "
-            f"(data.valid_fraction = {data.valid_fraction:g}; data.valid names a file of its own)."
-        )
+    elif data.valid_fraction:
+        last = max((k for k, pairs in enumerate(train) if len(pairs) > 1), default=-1)
+        if last < 0:
+            notes.append("Too few pairs to hold some out: nothing is validated (data.valid).")
+        else:
+            count = len(train[last])
+            held = max(1, round(count * data.valid_fraction))
+            train[last], valid = train[last][:-held], train[last][-held:]
+            notes.append(
+                f"The last {held:,} of {count:,} pairs are held out for validation "
+                f"(data.valid_fraction = {data.valid_fraction:g}; data.valid names a file of its "
+                "own)."
+            )
     if not any(train):
         raise DataError("no pairs to train on; give a file with some")
     return train, valid, notes
@@ -113,6 +119,18 @@ def make_tokenizers(config: Config, train: Sequence[Sequence[Pair]]) -> tuple[To
         train_tokenizer(config.tokenizer, (target for _, target in every)),
         train_tokenizer(config.source_tokenizer, (source for source, _ in every)),
     )
+
+
+def _lengths(train: Sequence[EncodedPairs]) -> dict[str, float]:
+    """What a model's file keeps of the lengths of training pairs, in tokens, targets with their
+    ends. The ratio is that of all pairs but one in a thousand."""
+    both = [pair for pairs in train for pair in zip(pairs.sources, pairs.targets, strict=True)]
+    ratios = [(1 + len(target)) / max(1, len(source)) for source, target in both]
+    return {
+        "longest_source": max(len(source) for source, _ in both),
+        "longest_target": 1 + max(len(target) for _, target in both),
+        "target_ratio": round(float(np.quantile(ratios, 0.999)), 3),
+    }
 
 
 class Translation:
@@ -171,8 +189,7 @@ class Translation:
         self.notes = tuple(notes)
         self.train_sha256 = [pairs.fingerprint for pairs in self._train]
         self.valid_sha256 = self._valid.fingerprint if self._valid else ""
-        longest = max(len(source) for pairs in self._train for source in pairs.sources)
-        self.provenance = {"longest_source": longest}
+        self.provenance = _lengths(self._train)
         self.train_tokens = sum(pairs.target_tokens for pairs in self._train)
         self.valid_tokens = self._valid.target_tokens if self._valid else 0
         self._model = EncoderDecoder(
@@ -258,10 +275,11 @@ class Translation:
         pairs = [self._epoch[number] for number in self._batches[piece]]
         source, inputs, targets, mask = self._tensors(pairs)
         if self.config.training.risk_candidates:
+            longest = self._fitted(SearchOptions()).longest(len(source) - 1, 0)
             of_piece = np.random.default_rng([self.config.seed, self._epoch_number, piece])
             return risk_loss(
                 self.model, self._tokenizer, source, [target for _, target in pairs],
-                self.config.training, self.config.regularization, self.run_as,
+                longest, self.config.training, self.config.regularization, self.run_as,
                 int(of_piece.integers(1 << 62)),
             )  # fmt: skip
         self.model.train()
@@ -309,12 +327,17 @@ class Translation:
         }
         return Validation(nats, self._valid.target_tokens, scores)
 
+    def _fitted(self, options: SearchOptions) -> SearchOptions:
+        return options.fitted(
+            float(self.provenance["target_ratio"]), int(self.provenance["longest_target"])
+        )
+
     def _sources(self) -> list[str]:
         return [source for source, _ in self._valid_text]
 
     def _translate(self, sources: Sequence[str]) -> list[str]:
         translator = Translator(
-            [self.model], self._tokenizer, SearchOptions(beam_size=1, batch_size=64),
+            [self.model], self._tokenizer, self._fitted(SearchOptions(beam_size=1, batch_size=64)),
             reverse_source=self.config.model.reverse_source,
             source_tokenizer=self.source_tokenizer, workers=self.runtime.threads,
         )  # fmt: skip

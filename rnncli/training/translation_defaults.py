@@ -7,13 +7,15 @@ from typing import Any
 
 from rnncli.sections import DataConfig
 from rnncli.text.lines import Source
-from rnncli.text.pairs import pair_files
-from rnncli.training.defaults import measure_speed
+from rnncli.text.pairs import PairFiles, pair_files
+from rnncli.training.defaults import LOOK_BYTES, VALID_BYTES, glance, measure_speed
 
 SMALL_BYTES = 500_000
 DEFAULT_SECONDS = 600.0
 BYTES_A_TOKEN = 4.2
 SIZES = (128, 192, 256, 320, 384, 448, 512)
+MOST_LETTERS = 12
+"""Characters a word of a text whose words have spaces between them, at most."""
 SUBWORDS = 4000
 """A small vocabulary: most of a step is the output layer, and rare words are spelled anyway."""
 
@@ -25,20 +27,19 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     """
     sides = (tuple(fixed.get(f"data.{side}", ())) for side in ("source", "target"))
     files = pair_files(data.train, *sides)
-    size = sum(
-        Source.of(path).path.stat().st_size
-        for one in files
-        for path in (one.table, one.source, one.target)
-        if path is not None
-    )
+    names = (path for one in files for path in (one.table, one.source, one.target))
+    seen = [glance(DataConfig(train=(path,))) for path in names if path is not None]
+    size = sum(one.bytes for one in seen)
     small = size < SMALL_BYTES
-    kind = str(fixed.get("tokenizer.kind", "word" if small else "bpe"))
+    spaced = all(map(_has_spaces, files))
+    kind = str(fixed.get("tokenizer.kind", "bpe" if not small or not spaced else "word"))
     H, passes = (128, 0.0) if small else _extent(size, fixed)
     H = int(fixed.get("model.hidden_size", H))
     look_up = str(fixed.get("model.look_up", "after"))
     every_step = fixed.get("model.context") == "every-step"
     dot = fixed.get("model.attention") == "dot"
     risk = bool(fixed.get("training.risk_candidates"))
+    embedded = fixed.get("model.input") != "one-hot"
     rate = float(fixed.get("regularization.dropout", 0.2 if small else _dropout(passes)))
     values: dict[str, Any] = {
         "tokenizer.kind": kind,
@@ -48,8 +49,8 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "model.direction": "forward" if dot else "bidirectional",
         "model.attention": "none" if every_step else "general",
         "model.bridge": "linear",
-        "model.tied": True,
-        "model.embedding_scale": 8.0,
+        "model.tied": embedded and fixed.get("model.output") != "adaptive",
+        "model.embedding_scale": 8.0 if embedded else 1.0,
         "regularization.dropout": rate,
         "regularization.locked": True,
         "regularization.label_smoothing": 0.0 if risk else 0.1,
@@ -60,8 +61,14 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "training.best_by": "loss" if small else "bleu",
         "schedule.warmup_steps": 100,
     }
-    if kind in ("bpe", "unigram"):
-        values["tokenizer.vocab_size"] = SUBWORDS
+    if kind in ("bpe", "unigram") and "tokenizer.model" not in fixed:
+        values["tokenizer.vocab_size"] = SUBWORDS if not small else _subwords(size)
+    if kind == "word":
+        # A word of its own for every one that was seen would leave <unk> nothing to learn from.
+        values["tokenizer.min_count"] = 2
+    validated = any(fixed.get(f"data.{name}") for name in ("valid", "valid_source"))
+    if not validated and 0.05 * size > VALID_BYTES:
+        values["data.valid_fraction"] = round(VALID_BYTES / size, 6)
     if kind == fixed.get("source_tokenizer.kind", kind) == "bpe" and passes > 8:
         values["regularization.subword_dropout"] = 0.05
     separate = any(name.startswith("source_tokenizer.") for name in fixed)
@@ -69,14 +76,17 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         of_source = str(fixed.get("source_tokenizer.kind", kind))
         values["source_tokenizer.kind"] = of_source
         if of_source in ("bpe", "unigram"):
-            values["source_tokenizer.vocab_size"] = SUBWORDS
+            values["source_tokenizer.vocab_size"] = SUBWORDS if not small else _subwords(size)
+        elif of_source == "word":
+            values["source_tokenizer.min_count"] = 2
     if not any(fixed.get(f"training.{n}") for n in ("epochs", "max_steps", "max_seconds")):
         values["training.max_seconds"] = DEFAULT_SECONDS
     if "training.epochs" not in fixed:
         values["training.epochs"] = 0
     vocabularies = "a vocabulary for each side" if separate else "one vocabulary for both sides"
     reasons = [
-        f"tokens: {kind}, {vocabularies}, since the text has {size / 1e6:.2f} MB",
+        f"tokens: {kind}, {vocabularies}, since "
+        + (f"the text has {size / 1e6:.2f} MB" if spaced else "its words have no spaces between"),
         *(
             []
             if "model.hidden_size" in fixed
@@ -94,6 +104,25 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         ),
     ]
     return {name: value for name, value in values.items() if name not in fixed}, reasons
+
+
+def _has_spaces(files: PairFiles) -> bool:
+    """Whether both sides have spaces between words, by a look at their beginnings. Where one has
+    none a sentence would be one word."""
+    sides: list[str] = []
+    for path in (files.table, files.source, files.target):
+        if path is None:
+            continue
+        with Source.of(path).open() as stream:
+            text = stream.read(LOOK_BYTES).decode(errors="ignore")
+        rows = [line.split("\t") for line in text.split("\n")] if path == files.table else [[text]]
+        sides += ["\n".join(row[k] for row in rows if len(row) > k) for k in range(len(rows[0]))]
+    return all(len(side) <= MOST_LETTERS * max(1, len(side.split())) for side in sides)
+
+
+def _subwords(size: int) -> int:
+    """Pieces of a small text of ``size`` bytes, which has not so many to offer."""
+    return max(500, min(SUBWORDS, size // 100))
 
 
 def _extent(size: int, fixed: Mapping[str, Any]) -> tuple[int, float]:

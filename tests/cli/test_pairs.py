@@ -93,7 +93,7 @@ def test_a_line_that_is_no_pair_is_a_blank_one(folder: Path, score: Run, tmp_pat
     assert [bool(line) for line in out] == [True, False, False, False, True, True, False]
     assert (
         "3 bad lines repaired with U+FFFD or, where they are no pair, left out; "
-        "the first is line 5: not UTF-8"
+        "the first is line 3: 1 column; expected two"
     ) in score.err  # type: ignore[attr-defined]
     rows = [
         json.loads(line) for line in score(folder / "a", table, "--format", "json").splitlines()

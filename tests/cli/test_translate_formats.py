@@ -90,6 +90,47 @@ def test_json_input_passes_other_fields_on(translate: Run, folder: Path, tmp_pat
         translate(folder, requests, "--json-input", "--on-bad-input", "error")
 
 
+def test_lines_before_one_that_is_an_error_are_answered(
+    translate: Run, folder: Path, tmp_path: Path
+) -> None:
+    """However fast they came."""
+    requests = tmp_path / "requests.jsonl"
+    good = '{"source": "the cat"}\n'
+    (answer,) = translate(folder, "--json-input", _piped(requests, good)).splitlines()
+    requests.write_text(good * 3 + "no object\n" + good)
+    done = run_cli("translate", folder, requests, "--json-input", "--on-bad-input", "error")
+    assert done.returncode == 65 and done.stdout.decode().splitlines() == [answer] * 3
+
+
+def _piped(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_numbers_that_json_has_not_make_a_bad_line(
+    translate: Run, folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "requests.jsonl"
+    path.write_text(
+        '{"source": "the cat", "x": NaN}\n{"source": "the cat", "x": 1e999}\n'
+        '{"source": "the cat", "x": 1e300, "prefix": ""}\n'
+    )
+    out = translate(folder, path, "--json-input", "--json", "--prefix", "dog").splitlines()
+    one, other, good = (json.loads(line, parse_constant=pytest.fail) for line in out)
+    assert one == other == {"source": "", "translations": []} and good["x"] == 1e300
+    assert not good["translations"][0]["text"].startswith("dog"), "its own prefix is none"
+    assert "2 bad lines" in translate.err and "NaN is no number in it" in translate.err
+
+
+def test_a_line_that_is_bad_twice_is_one_bad_line(
+    translate: Run, folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "requests.jsonl"
+    path.write_bytes(b"\xff\n")
+    translate(folder, path, "--json-input")
+    assert ": 1 bad line " in translate.err
+
+
 def test_half_a_character_costs_no_other_line(translate: Run, folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "requests.jsonl"
     path.write_text(

@@ -245,6 +245,41 @@ def test_translation_grows_with_the_time(tmp_path: Path, monkeypatch: pytest.Mon
     assert (values["model.layers"], values["regularization.dropout"]) == (2, 0.2)
 
 
+def choose_pairs(path: Path, text: str, **fixed: Any) -> dict[str, Any]:
+    path.write_text(text)
+    dotted = {name.replace("__", "."): value for name, value in fixed.items()}
+    return choose(DataConfig(train=(str(path),)), {"task": "translate", **dotted})[0]
+
+
+def test_pairs_of_words_leave_some_to_be_unknown(tmp_path: Path) -> None:
+    values = choose_pairs(tmp_path / "p.tsv", "a boat\tein Boot\n" * 40)
+    assert (values["tokenizer.kind"], values["tokenizer.min_count"]) == ("word", 2)
+    values = choose_pairs(tmp_path / "p.tsv", "a boat\tein Boot\n", source_tokenizer__kind="word")
+    assert values["source_tokenizer.min_count"] == 2
+
+
+def test_pairs_without_spaces_are_read_by_subword(tmp_path: Path) -> None:
+    values = choose_pairs(
+        tmp_path / "p.tsv", "a boat on a river\t川に船が一艘浮かんでいます\n" * 40
+    )
+    assert values["tokenizer.kind"] == "bpe" and values["tokenizer.vocab_size"] == 500
+
+
+def test_no_more_than_a_megabyte_of_pairs_is_held_out(tmp_path: Path) -> None:
+    line = "a boat on a river\tein Boot auf einem Fluss\n"
+    values = choose_pairs(tmp_path / "p.tsv", line * 1_000_000, training__epochs=1)
+    assert values["data.valid_fraction"] == pytest.approx(1e6 / (1e6 * len(line)), rel=1e-3)
+    assert "data.valid_fraction" not in choose_pairs(tmp_path / "p.tsv", line * 1000)
+
+
+@pytest.mark.parametrize("fixed", [{"model__input": "one-hot"}, {"model__output": "adaptive"}])
+def test_pairs_are_tied_where_they_can_be(tmp_path: Path, fixed: dict[str, Any]) -> None:
+    values = choose_pairs(tmp_path / "p.tsv", "a boat\tein Boot\n" * 40, **fixed)
+    assert not values["model.tied"]
+    dotted = {name.replace("__", "."): value for name, value in fixed.items()}
+    Config().with_values({"task": "translate", **values, **dotted})
+
+
 def test_dot_attention_is_given_annotations_of_its_size(tmp_path: Path) -> None:
     """By an encoder that reads one way, unless a direction is asked for."""
     pairs = tmp_path / "p.tsv"

@@ -77,7 +77,7 @@ def test_a_network_is_moved_as_the_formula_says(
     batch = torch.from_numpy(source_batch(sources, tokenizer.boundary_id))
     run_as, rates = Run("reference", torch.float64), RegularizationConfig()
     training = TrainingConfig(risk_candidates=3, risk_sharpness=0.2)
-    loss = risk_loss(model, tokenizer, batch, references, training, rates, run_as, 0)
+    loss = risk_loss(model, tokenizer, batch, references, 16, training, rates, run_as, 0)
     parameters = [p for p in model.parameters() if p.requires_grad]
     found = torch.autograd.grad(loss.objective, parameters, allow_unused=True)
 
@@ -110,7 +110,7 @@ def test_candidates_follow_the_distribution() -> None:
     sources = [np.array(tokenizer.encode(text)) for text in ("sat the cat", "the a mat")]
     batch = torch.from_numpy(source_batch(sources, tokenizer.boundary_id))
     count = 4000
-    drawn = draw_candidates(model, tokenizer, batch, count, seed=3)
+    drawn = draw_candidates(model, tokenizer, batch, count, 16, seed=3)
     for column, some in enumerate(drawn):
         empty = sum(one.tokens == (tokenizer.boundary_id,) for one in some)
         inputs, targets, _ = map(

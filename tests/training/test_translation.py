@@ -139,7 +139,10 @@ def test_accumulated_gradients_are_those_of_one_batch(tmp_path: Path) -> None:
     for name, weight in one.items():
         torch.testing.assert_close(other[name], weight)
     assert [read_header(folder).provenance["step"] for folder in folders] == [3, 3]
-    assert [read_header(folder).longest_source for folder in folders] == [2, 2]
+    headers = [read_header(folder) for folder in folders]
+    assert [header.longest_source for header in headers] == [2, 2]
+    assert [header.longest_target for header in headers] == [5, 5]
+    assert headers[0].target_ratio == pytest.approx(2.5, abs=0.01)
 
 
 def test_subwords_are_drawn_anew_for_every_epoch(tmp_path: Path) -> None:
