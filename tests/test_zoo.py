@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +36,15 @@ REQUIRED = {
     "pascanu2013-dots-char",
     "zilly2017-rhn",
     "mujika2017-fs-lstm",
+    "cho2014",
+    "sutskever2014",
+    "sutskever2014-small",
+    "bahdanau2014",
+    "luong2015",
+    "lium2017-multi30k",
+    "joeynmt-rnn",
+    "captions",
+    "captions-tiny",
 }
 PTB_CHARS = 50
 KEYS = 88  # of a piano; music has them where text has a vocabulary
@@ -135,6 +145,32 @@ def test_a_model_of_translation_can_be_made(entry: Entry) -> None:
             model = EncoderDecoder(entry.config.model, 1000)
         assert sum(parameter.numel() for parameter in model.parameters()) > 5e5
         assert entry.config.training.state == "reset"
+
+
+TRANSLATORS = [one.name for one in ENTRIES if one.config.task == "translate"]
+
+
+@pytest.mark.parametrize("name", TRANSLATORS)
+def test_a_model_of_translation_is_trained_and_translates(name: str, tmp_path: Path) -> None:
+    """In small sizes, everything else as the paper has it."""
+    from rnncli.loading import load_translators
+    from rnncli.translation import SearchOptions, translator_of
+    from tests.training.runs import run
+
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text((ROOT / "sample_data" / "pairs.valid.tsv").read_text())
+    config = load_entry(name).config
+    small = {"model.hidden_size": 8, "model.embedding_size": 8, "training.max_steps": 2}
+    for side in ("tokenizer", "source_tokenizer"):
+        own = getattr(config, side)
+        if own is not None and own.vocab_size:
+            small[f"{side}.vocab_size"] = 320
+    run(
+        config.with_values({**small, "data.train": [str(pairs)], "training.threads": 1}),
+        tmp_path / "run",
+    )
+    translator = translator_of(load_translators([tmp_path / "run"]), SearchOptions(2))
+    assert len(translator.best(["one two", "", "three"])) == 3
 
 
 def test_the_model_has_the_parameters_of_the_formula(entry: Entry) -> None:

@@ -130,7 +130,9 @@ def train(
     """
     if out is None:
         raise UsageError("--out: missing; give the folder for the run, as in --out run")
-    if task is None and source:
+    if "-" in (source or ()) and "-" in (target or ()):
+        raise UsageError("--source - and --target -: standard input has one of them")
+    if task is None and (source or target):
         task = "translate"
     fixed: dict[str, Any] = {
         "task": task,

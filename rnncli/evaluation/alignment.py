@@ -32,18 +32,17 @@ class Alignment:
 
 
 def require_attention(models: Sequence[LoadedTranslator]) -> None:
-    """Raise UsageError for a model that looks nowhere."""
-    for loaded in models:
-        if not loaded.model.attends:
-            raise UsageError(
-                f"{loaded.path} has no attention, so there is no alignment to show; train a model "
-                "with --attention general, for example"
-            )
+    """Raise UsageError for models of which none looks anywhere."""
+    if not any(loaded.model.attends for loaded in models):
+        raise UsageError(
+            f"{models[0].path} has no attention, so there is no alignment to show; train a model "
+            "with --attention general, for example"
+        )
 
 
 def align(models: Sequence[LoadedTranslator], line: str, found: Translated) -> Alignment:
-    """Where ``found``, a translation of ``line``, looked: under several models, the mean of their
-    weights. Raises UsageError as ``require_attention``."""
+    """Where ``found``, a translation of ``line``, looked: under several models, the mean of the
+    weights of those that look anywhere. Raises UsageError as ``require_attention``."""
     require_attention(models)
     tokenizer, reverse = models[0].tokenizer, models[0].config.model.reverse_source
     reader = models[0].source_tokenizer or tokenizer
@@ -56,7 +55,8 @@ def align(models: Sequence[LoadedTranslator], line: str, found: Translated) -> A
     x = torch.from_numpy(source_batch([read], reader.boundary_id)).to(device)
     y = torch.tensor([boundary, *target[:-1]], device=device).unsqueeze(1)
     with torch.inference_mode():
-        each = [loaded.model.attention_weights(x, y)[:, 0] for loaded in models]
+        looking = (loaded.model for loaded in models if loaded.model.attends)
+        each = [model.attention_weights(x, y)[:, 0] for model in looking]
         weights = torch.stack(each).double().mean(0).cpu().numpy()
     if reverse:
         weights[:, : len(source)] = weights[:, : len(source)][:, ::-1].copy()

@@ -10,26 +10,40 @@ from torch import Tensor, nn
 
 from rnncli.errors import UsageError
 
+_ELEMENTS = 1 << 20
+"""Of the tanh of additive scores that are there at once, about."""
+
 
 class _AdditiveScores(torch.autograd.Function):
     """v . tanh(q + k) of every query and key. The tanh, H times the size of the scores, is made
     again for the backward pass: kept for every step of a long target it would be most of a
-    training step's memory."""
+    training step's memory. It is made for some steps at a time, which stay in the cache."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q: (N, T, H), k: (N, S, H), v: (H,) -> (N, T, S)."""
         ctx.save_for_backward(q, k, v)
-        return (q.unsqueeze(2) + k.unsqueeze(1)).tanh_() @ v
+        parts = torch.split(q, _steps(k), 1)
+        return torch.cat([(p.unsqueeze(2) + k.unsqueeze(1)).tanh_() @ v for p in parts], 1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         (g,) = gradients
         q, k, v = ctx.saved_tensors
-        inner = (q.unsqueeze(2) + k.unsqueeze(1)).tanh_()
-        dv = g.reshape(-1) @ inner.view(-1, len(v))
-        d = torch.ops.aten.tanh_backward(g.unsqueeze(3) * v, inner)
-        return d.sum(2), d.sum(1), dv
+        dq, dk, dv = [], torch.zeros_like(k), torch.zeros_like(v)
+        steps = _steps(k)
+        for part, of_part in zip(torch.split(q, steps, 1), torch.split(g, steps, 1), strict=True):
+            inner = (part.unsqueeze(2) + k.unsqueeze(1)).tanh_()
+            dv += of_part.reshape(-1) @ inner.view(-1, len(v))
+            d = torch.ops.aten.tanh_backward(of_part.unsqueeze(3) * v, inner)
+            dq.append(d.sum(2))
+            dk += d.sum(1)
+        return torch.cat(dq, 1), dk, dv
+
+
+def _steps(keys: Tensor) -> int:
+    """How many queries meet all keys (N, S, H) at once."""
+    return max(1, _ELEMENTS // max(1, keys.numel()))
 
 
 class Attention(nn.Module):

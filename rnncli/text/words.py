@@ -40,8 +40,9 @@ def _spelled(tokenizer: Tokenizer, ids: Sequence[int], line: str | None) -> list
     if tokenizer.kind == "char" and line is not None and len(line) == len(ids):
         return list(line)
     decoder = tokenizer.decoder()
-    # What sentencepiece makes of an unknown piece has spaces that the text does not have.
-    unknown = tokenizer.unk_id if tokenizer.kind in _SUBWORDS else None
+    # What sentencepiece makes of an unknown piece has spaces, which a text that was read has not.
+    read = line is not None and tokenizer.kind in _SUBWORDS
+    unknown = tokenizer.unk_id if read else None
     return ["\ufffd" if token == unknown else decoder.push(token) for token in ids]
 
 

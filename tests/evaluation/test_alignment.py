@@ -71,5 +71,7 @@ def test_several_models_and_one_that_looks_nowhere(tmp_path: Path) -> None:
     each = [align([one], "the cat", found((2,))).weights for one in both]
     assert align(both, "the cat", found((2,))).weights == pytest.approx(sum(each) / 2)
     blind = tiny_translator(tmp_path / "blind", attention="none")
+    mixed = align(load_translators([blind, paths[0]]), "the cat", found((2,))).weights
+    assert mixed == pytest.approx(each[0])
     with pytest.raises(UsageError, match=r"blind.*has no attention"):
         align(load_translators([blind]), "the cat", found((2,)))

@@ -42,9 +42,14 @@ def test_dot_needs_vectors_of_one_size() -> None:
         Attention("dot", 5, 6)
 
 
+@pytest.mark.parametrize("elements", [1, 1 << 20])
 @pytest.mark.parametrize(("T", "S"), [(1, 4), (3, 1), (2, 3)])
-def test_gradients_of_additive_scores(T: int, S: int) -> None:
-    """Against finite differences, and against autograd's own of the formula."""
+def test_gradients_of_additive_scores(
+    T: int, S: int, elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against finite differences, and against autograd's own of the formula; all steps at once or
+    one after another."""
+    monkeypatch.setattr("rnncli.nn.attention._ELEMENTS", elements)
     torch.manual_seed(1)
     attention = Attention("additive", 3, 5).double()
     queries = torch.randn(2, T, 3, dtype=torch.float64, requires_grad=True)

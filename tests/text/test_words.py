@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import random
+from pathlib import Path
 
 import pytest
+import sentencepiece
 
 from rnncli.sections import TokenizerConfig
-from rnncli.text.tokenizers import Tokenizer, train_tokenizer
+from rnncli.text.tokenizers import Tokenizer, load_sentencepiece, train_tokenizer
 from rnncli.text.words import all_unseen, word_numbers
 
 LINES = ["the cat sat on the mat", "thé   nàïve cats\tand  rats", " a leading space "] * 20
@@ -48,6 +51,23 @@ def test_white_space_goes_with_the_word_after_it() -> None:
 def test_an_unseen_character_may_be_white_space() -> None:
     tokenizer = train_tokenizer(TokenizerConfig("char"), ["ab"])
     assert word_numbers(tokenizer, tokenizer.encode("a b"), "a b") == [0, 1, 1]
+
+
+def test_an_unknown_piece_that_was_written_is_a_word(tmp_path: Path) -> None:
+    """Foreign models may spell nothing by bytes; one that was read stands where it stood."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES), model_writer=model, vocab_size=40, model_type="bpe",
+        minloglevel=2,
+    )  # fmt: skip
+    path = tmp_path / "foreign.model"
+    path.write_bytes(model.getvalue())
+    tokenizer = load_sentencepiece(path)
+    ids = tokenizer.encode("the catж sat")
+    assert tokenizer.unk_id in ids
+    assert max(word_numbers(tokenizer, ids, "the catж sat")) == 2
+    text = tokenizer.decode(ids)
+    assert max(word_numbers(tokenizer, ids)) == len(text.split()) - 1 > 2
 
 
 @pytest.mark.parametrize("kind", ["char", "word", "bpe", "unigram"])
