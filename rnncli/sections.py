@@ -88,8 +88,9 @@ class TokenizerConfig:
 class RegularizationConfig:
     """What holds the model back. ``dropout`` is the rate between layers, and of ``dropout_input``
     and ``dropout_output`` unless they are given. ``locked``: one mask for all time steps (Gal and
-    Ghahramani 2016). ``dropout_state``: the share of the state's units that the recurrent matrices
-    do not see, with one mask for a batch's piece of time (Gal and Ghahramani 2016).
+    Ghahramani 2016). ``dropout_embedding``: the share of the vocabulary that a batch does not see,
+    wherever its words stand. ``dropout_state``: the share of the state's units that the recurrent
+    matrices do not see, with one mask for a batch's piece of time (Gal and Ghahramani 2016).
     ``weight_drop``: DropConnect on the recurrent matrices (Merity 2017), with
     ``activation_penalty`` (AR) and ``temporal_activation_penalty`` (TAR). ``l1`` and ``l2`` are
     added to the mean loss a token, on all weight matrices or on the recurrent ones alone.

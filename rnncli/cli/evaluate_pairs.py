@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnncli.cli.console import print_json, print_table
+from rnncli.cli.console import note, print_json, print_table
 from rnncli.cli.pairs import open_pairs
 from rnncli.cli.streams import OnBadInput, open_lines
 from rnncli.errors import DataError, UsageError
@@ -103,7 +103,11 @@ def _translations(
 
     search = SearchOptions(options.beam_size, options.batch_size, options.length_penalty)
     translator = translator_of(models, search, workers=torch.get_num_threads())
-    return translator.best([source for source, _ in pairs])
+    found = translator([source for source, _ in pairs])
+    cut = sum(bool(some) and not some[0].finished for some in found)
+    if cut:
+        note(f"{cut:,} of {len(pairs):,} translations were cut at their greatest length")
+    return [some[0].text if some else "" for some in found]
 
 
 def _references(

@@ -19,7 +19,8 @@ class _SoftmaxLoss(torch.autograd.Function):
     """Sum of -log softmax(h W^T + b)[target] times ``scale``, with its gradient in the same pass.
 
     The logits of a chunk of rows become softmax minus one-hot, their gradient but for ``scale``,
-    which the products take into account; nothing of size (N, V) is kept beyond that one array.
+    which the products take into account. Two arrays of a chunk's size are all that is there of the
+    size of logits.
     """
 
     @staticmethod
@@ -32,29 +33,38 @@ class _SoftmaxLoss(torch.autograd.Function):
         N, V = len(h), len(weight)
         operand, W = h.to(dtype), weight.to(dtype)
         b = (bias if shift is None else bias + shift).to(dtype)
-        dlogits = operand.new_empty(N, V)
         nats = h.new_empty(N, dtype=bias.dtype)
-        rows = max(16, CHUNK_BYTES // (V * dlogits.element_size()))
+        needs_h, needs_w, needs_b = ctx.needs_input_grad[:3]
+        dh = torch.empty_like(h) if needs_h else None
+        dW: Tensor | None = None
+        db = torch.zeros_like(bias) if needs_b else None
+        rows = max(16, CHUNK_BYTES // (V * operand.element_size()))
         for start in range(0, N, rows):
             part = slice(start, min(N, start + rows))
             columns = targets[part].unsqueeze(1)
             logits = torch.addmm(b, operand[part], W.t())
             if shift is not None:
                 logits.scatter_add_(1, columns, -shift.to(dtype)[columns])
-            p = torch.softmax(logits, 1, out=dlogits[part])
+            p = torch.softmax(logits, 1)
             nats[part] = _nats(logits, p, columns)
+            del logits
             p.scatter_add_(1, columns, torch.full_like(columns, -1, dtype=dtype))
-        needs_h, needs_w, needs_b = ctx.needs_input_grad[:3]
-        by_row = scale.unsqueeze(1)
-        dh = (dlogits @ W).to(h.dtype).mul_(by_row) if needs_h else None
-        by_row = by_row.to(dtype)
-        if 2 * h.shape[1] < V:  # the smaller of the two is scaled
-            operand = operand * by_row
-        else:
-            dlogits.mul_(by_row)
-            by_row = torch.ones_like(by_row)
-        dW = (dlogits.t() @ operand).to(weight.dtype) if needs_w else None
-        db = (by_row.t() @ dlogits)[0].to(bias.dtype) if needs_b else None
+            by_row = scale[part].unsqueeze(1)
+            if dh is not None:
+                torch.mul((p @ W).to(h.dtype), by_row, out=dh[part])
+            by_row, read = by_row.to(dtype), operand[part]
+            if 2 * h.shape[1] < V:  # the smaller of the two is scaled
+                read = read * by_row
+            else:
+                p.mul_(by_row)
+                by_row = torch.ones_like(by_row)
+            if needs_w:
+                dW = _added(dW, p.t(), read, weight.dtype)
+            if db is not None:
+                db += (by_row.t() @ p)[0]
+            del p
+        if needs_w and dW is None:
+            dW = torch.zeros_like(weight)
         ctx.gradients = (dh, dW, db)
         return (nats * scale).sum()
 
@@ -64,6 +74,13 @@ class _SoftmaxLoss(torch.autograd.Function):
         dh, dW, db = (d if d is None or float(g) == 1.0 else d * g for d in ctx.gradients)
         del ctx.gradients
         return dh, dW, db, None, None, None, None
+
+
+def _added(total: Tensor | None, a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """``total``, zero for None, and the product a b, in ``dtype``."""
+    if total is None:
+        return (a @ b).to(dtype)
+    return total.addmm_(a, b) if a.dtype == dtype else total.add_((a @ b).to(dtype))
 
 
 _softmax_loss = cast("Callable[..., Tensor]", _SoftmaxLoss.apply)

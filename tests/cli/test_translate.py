@@ -67,16 +67,6 @@ def test_wrong_models_and_files(folder: Path, tmp_path: Path):
     assert code == 65 and "has 2 lines and" in err
 
 
-def test_train_on_sample_pairs(tmp_path: Path):
-    data = ROOT / "sample_data"
-    code, _, err = call(
-        "train", data / "pairs.tsv", "--task", "translate", "--valid", data / "pairs.valid.tsv",
-        "--out", tmp_path / "run", "--max-steps", 3, "--hidden-size", 16,
-    )  # fmt: skip
-    assert code == 0, err
-    assert "one vocabulary for both sides" in err
-
-
 def test_options_of_pairs(folder: Path, tmp_path: Path):
     """Each reaches the model; what is not given is chosen to go with them."""
     options = (

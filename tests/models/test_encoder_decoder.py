@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rnncli.cell_table import CELLS
 from rnncli.errors import UsageError
 from rnncli.models.decoder_state import DecoderState
 from rnncli.models.encoder_decoder import EncoderDecoder
@@ -38,6 +39,7 @@ KINDS: tuple[dict[str, Any], ...] = (
     {"cell": "gru", "attention": "additive", "look_up": "layers", "readout": "maxout"},
     {"encoder_cell": "mingru", "attention": "general", "encoder_layers": 3, "tied": True},
     {"cell": "gru", "encoder_cell": "lstm,elman", "attention": "additive", "look_up": "feeding"},
+    {"attention": "general", "direction": "alternating", "layers": 3, "residual": "highway"},
     {"attention": "general", "look_up": "feeding", "layer_norm": True},
     {"cell": "gru", "attention": "additive", "look_up": "between", "layer_norm": True, "layers": 1},
     {"cell": "elman", "attention": "dot", "look_up": "before", "layer_norm": True, "layers": 1},
@@ -473,7 +475,7 @@ def test_cells_whose_output_is_not_their_state_look_up_afterwards() -> None:
         make(cell=cell, attention="general", layers=1)
 
 
-@pytest.mark.parametrize("cell", ["qrnn", "slstm", "sru", "fs-rnn", "dots-rnn"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_any_cell_on_both_sides(cell: str) -> None:
     """The bridge leaves alone what is kept of the input and what normalises a cell."""
     for more in ({"attention": "general"}, {"context": "every-step"}):
@@ -485,6 +487,8 @@ def test_any_cell_on_both_sides(cell: str) -> None:
         )
         nats.backward()
         assert torch.isfinite(nats)
+        logits, _ = model.eval().step(inputs[0], model.start(source, B))
+        assert logits.shape == (B, V) and logits.isfinite().all()
         unused = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
         assert not unused
 
