@@ -29,7 +29,7 @@ import torch
 from rnncli.checkpoint import MODEL_FILE, TRAINING_FILE, read_header, read_training_state
 from rnncli.config import Config
 from rnncli.loading import load_language_model
-from rnncli.training.loop import train
+from rnncli.training.run import train
 from rnncli.training.run_folder import METRICS_FILE
 
 STEPS = 60

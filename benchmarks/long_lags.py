@@ -109,7 +109,8 @@ def attempt(
 ) -> Attempt:
     from rnncli.config import Config
     from rnncli.training.events import EvalReport, Finished
-    from rnncli.training.loop import Diverged, train
+    from rnncli.training.loop import Diverged
+    from rnncli.training.run import train
 
     if settings.get("model.forget_bias") == "log(lag)":  # as the command chooses it
         settings = {**settings, "model.forget_bias": round(math.log(lag), 2)}

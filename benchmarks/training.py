@@ -30,8 +30,8 @@ from rnncli.config import Config
 from rnncli.text.corpus import Corpus, load_corpus
 from rnncli.training.events import StepReport
 from rnncli.training.language_modelling import LanguageModelling
-from rnncli.training.loop import train
 from rnncli.training.optimizers import Optimizer, clip, gradient_norm
+from rnncli.training.run import train
 
 LR = {"word": 10.0, "char": 2.0}
 CLIP = 0.25

@@ -118,8 +118,8 @@ def train(config: Config, folder: str | Path, *, resume: bool = False) -> Iterat
     """Train a model into ``folder``: the events of the run as they happen. The run goes on only
     while they are taken; ``for event in rnncli.train(config, "run"): ...``.
 
-    Raises as ``rnncli.training.loop.train`` does.
+    Raises as ``rnncli.training.run.train`` does.
     """
-    from rnncli.training.loop import train as events
+    from rnncli.training.run import train as events
 
     return events(config, Path(folder), resume=resume)

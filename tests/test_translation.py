@@ -10,12 +10,13 @@ import torch
 
 from rnncli.decoding.alignment import coverage, source_words_of
 from rnncli.decoding.filters import Filters
+from rnncli.decoding.search_options import SearchOptions
 from rnncli.errors import DataError, UsageError
 from rnncli.nn.stack import Run
 from rnncli.text.pairs import source_batch
 from rnncli.text.tokenizers import Tokenizer
 from rnncli.text.words import word_numbers
-from rnncli.translation import SearchOptions, Translated, Translator
+from rnncli.translation import Translated, Translator
 from tests.translators import lines, network, tokenizer_of
 
 LINES = lines(40, seed=5)

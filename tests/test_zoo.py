@@ -153,8 +153,9 @@ TRANSLATORS = [one.name for one in ENTRIES if one.config.task == "translate"]
 @pytest.mark.parametrize("name", TRANSLATORS)
 def test_a_model_of_translation_is_trained_and_translates(name: str, tmp_path: Path) -> None:
     """In small sizes, everything else as the paper has it."""
+    from rnncli.decoding.search_options import SearchOptions
     from rnncli.loading import load_translators
-    from rnncli.translation import SearchOptions, translator_of
+    from rnncli.translation import translator_of
     from tests.training.runs import run
 
     pairs = tmp_path / "pairs.tsv"

@@ -99,7 +99,8 @@ def _translations(
 ) -> list[str]:
     import torch
 
-    from rnncli.translation import SearchOptions, translator_of
+    from rnncli.decoding.search_options import SearchOptions
+    from rnncli.translation import translator_of
 
     search = SearchOptions(options.beam_size, options.batch_size, options.length_penalty)
     translator = translator_of(models, search, workers=torch.get_num_threads())

@@ -211,7 +211,7 @@ def train(
         from rnncli.cli.tensorboard import TensorBoard
 
         views.append(TensorBoard(out / "tensorboard"))
-    from rnncli.training.loop import train as run
+    from rnncli.training.run import train as run
 
     events = run(
         settled, out, resume=resume, overwrite=overwrite, notes=tuple(notes),

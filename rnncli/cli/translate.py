@@ -26,8 +26,9 @@ from rnncli.errors import UsageError
 if TYPE_CHECKING:
     from rnncli.cli.attention_map import AttentionMaps
     from rnncli.cli.translations import Request
+    from rnncli.decoding.search_options import SearchOptions
     from rnncli.loading import LoadedTranslator
-    from rnncli.translation import SearchOptions, Translated, Translator
+    from rnncli.translation import Translated, Translator
 
 EXAMPLES = """
 echo "a child will work ." | rnncli translate translator
@@ -157,9 +158,10 @@ def translate(
     --format moses or tsv, for rnncli rescore, a line in has up to --n-best lines out.
     """
     from rnncli.decoding.filters import Filters
+    from rnncli.decoding.search_options import SearchOptions
     from rnncli.loading import load_translators
     from rnncli.runtime import prepare
-    from rnncli.translation import SearchOptions, translator_of
+    from rnncli.translation import translator_of
 
     if as_json and format not in (TranslationFormat.TEXT, TranslationFormat.JSON):
         raise UsageError(f"--json and --format {format}: give one of them")

@@ -35,9 +35,6 @@ from rnncli.sections import ModelConfig, RegularizationConfig
 StepOfStack = Callable[[Tensor, State], tuple[Tensor, State]]
 """As ``Stack.step``."""
 
-_SCORES = 1 << 26
-"""So many numbers ``attention_weights`` has attention make at once."""
-
 
 class EncoderDecoder(nn.Module):
     """Sutskever et al. 2014 without attention; with it, ``look_up`` after, the global attention of
@@ -356,11 +353,8 @@ class EncoderDecoder(nn.Module):
             lower = State(state.layers.layers[: len(self.decoder.cells)])
             h, _ = self.decoder(y, lower, exact, None)
             h = h.to(y.dtype)
-            # Additive scores take (B, T, S, H) at once: of a very long source few steps at a time.
-            steps = max(1, _SCORES // (state.keys.numel() + 1))
-            parts = h.transpose(0, 1).split(steps, 1)
-            found = [self.attention(part, state.keys, state.memory)[1] for part in parts]
-            return torch.cat(found, 1).transpose(0, 1)
+            _, weights = self.attention.forward(h.transpose(0, 1), state.keys, state.memory)
+            return weights.transpose(0, 1)
         assert self.attentive is not None
         cell, first, seen = self.attentive, self.stack_state(state).layers[0], []
         projected = cell.project(y, first, y.dtype)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rnncli.config import Config
+from rnncli.decoding.search_options import SearchOptions
 from rnncli.errors import DataError, UsageError
 from rnncli.evaluation.translation import bleu_and_chrf, exact_match, token_error_rate
 from rnncli.models.encoder_decoder import EncoderDecoder
@@ -40,7 +41,7 @@ from rnncli.text.tokenizers import Tokenizer, train_tokenizer
 from rnncli.training.events import NATS_A_TOKEN
 from rnncli.training.risk import risk_loss
 from rnncli.training.task import Loss, Task, Validation
-from rnncli.translation import SearchOptions, Translator
+from rnncli.translation import Translator
 
 SAMPLES = 3
 """Translations shown at a validation."""

@@ -20,7 +20,8 @@ from pathlib import Path
 from rnncli.config import Config
 from rnncli.errors import Interrupted, RnncliError, Terminated
 from rnncli.training.events import Event, Finished, from_json, to_json
-from rnncli.training.loop import Diverged, train
+from rnncli.training.loop import Diverged
+from rnncli.training.run import train
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ import torch
 
 from rnncli.decoding.ensemble import Ensemble
 from rnncli.decoding.protocol import AnyStepper
+from rnncli.decoding.search_options import SearchOptions
 from rnncli.evaluation.pair_scoring import PairScorer
 from rnncli.loading import LoadedTranslator, load_translators
-from rnncli.translation import SearchOptions, Translator
+from rnncli.translation import Translator
 from tests.helpers import tiny_translator
 
 KINDS: tuple[dict[str, Any], ...] = (

@@ -527,12 +527,3 @@ def test_a_beam_shares_the_annotations_of_its_source(config: dict[str, Any]) -> 
             plain, tokens = plain.select(index), tokens[index].flip(0)
         assert len(grouped.memory) == 1 and len(plain.memory) == 3
         torch.testing.assert_close(model.step(tokens, grouped)[0], model.step(tokens, plain)[0])
-
-
-def test_attention_weights_may_be_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make(attention="additive", direction="bidirectional", bridge="mean")
-    source, inputs, _ = batch()
-    with torch.no_grad():
-        whole = model.attention_weights(source, inputs)
-        monkeypatch.setattr("rnncli.models.encoder_decoder._SCORES", 1)
-        torch.testing.assert_close(model.attention_weights(source, inputs), whole)

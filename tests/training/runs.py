@@ -15,7 +15,8 @@ import torch
 from rnncli.checkpoint import read_training_state
 from rnncli.config import Config
 from rnncli.training.events import Event, Skipped
-from rnncli.training.loop import Loop, train
+from rnncli.training.loop import Loop
+from rnncli.training.run import train
 from rnncli.training.window import Window
 
 TINY: dict[str, Any] = {

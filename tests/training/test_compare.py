@@ -31,8 +31,8 @@ from rnncli.training.compare import (
     with_one_precision,
 )
 from rnncli.training.events import EvalReport, Event, Finished, Started, StepReport
-from rnncli.training.loop import train
 from rnncli.training.outcome import Outcome, _score
+from rnncli.training.run import train
 from rnncli.training.worker import Failed, run_apart, run_here
 from tests.training.runs import Killed, at_step, kill, metrics, tiny_config
 

@@ -16,7 +16,8 @@ from rnncli.files import lock_run
 from rnncli.loading import load_language_model
 from rnncli.training.events import EvalReport, Finished, Sample, Saved, Skipped, Started, StepReport
 from rnncli.training.language_modelling import LanguageModelling
-from rnncli.training.loop import Diverged, Loop, train
+from rnncli.training.loop import Diverged, Loop
+from rnncli.training.run import train
 from rnncli.training.run_folder import read_run_config
 from tests.training.runs import metrics, run, saved, tiny_config, write_text
 

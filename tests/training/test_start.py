@@ -10,8 +10,8 @@ import torch
 from rnncli.checkpoint import read_model
 from rnncli.errors import FileError, UsageError
 from rnncli.training.events import Started
-from rnncli.training.loop import train
 from rnncli.training.plan import plan
+from rnncli.training.run import train
 from tests.helpers import run_cli
 from tests.training.runs import run, tiny_config, write_text
 from tests.training.test_translation import config, write_pairs

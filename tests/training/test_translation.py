@@ -12,6 +12,7 @@ import torch
 from rnncli.averaging import average_models
 from rnncli.checkpoint import read_header, read_model
 from rnncli.config import Config
+from rnncli.decoding.search_options import SearchOptions
 from rnncli.errors import DataError, UsageError
 from rnncli.loading import load_translators
 from rnncli.runtime import prepare
@@ -19,7 +20,7 @@ from rnncli.sections import DataConfig
 from rnncli.training.events import EvalReport, Finished
 from rnncli.training.task import Validation
 from rnncli.training.translation import Translation, open_task, read_text
-from rnncli.translation import SearchOptions, Translator
+from rnncli.translation import Translator
 from tests.training.runs import TINY, Killed, assert_same_state, at_step, kill, run
 
 WORDS = ("one", "two", "three", "four", "five", "six")
