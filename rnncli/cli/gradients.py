@@ -237,12 +237,13 @@ def _training_lines(training: TrainingNorms) -> Iterator[str]:
     drawn = curve(peaks(training.largest, CURVE_WIDTH), CURVE_WIDTH)
     yield f"largest gradient norms in training, to step {training.steps[-1]:,}: {drawn}"
     norms = sorted(training.norms)
+    few = len(norms) < training.counted_steps
     clipped = 100 * training.clipped_steps / training.counted_steps
     limit = f", {clipped:.0f} % above clip_norm {training.clip_norm:g}"
     yield (
         f"  of {training.counted_steps:,} steps: largest {max(training.largest):.3g}"
         f"{limit if training.clip_norm else ''}; "
-        f"of {len(norms):,} reported: median {norms[len(norms) // 2]:.3g}"
+        f"median {norms[len(norms) // 2]:.3g}{f' of {len(norms):,} recorded' if few else ''}"
     )
 
 

@@ -125,9 +125,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class TrainingNorms:
-    """The gradient's norm, before clipping, as a run reported it: at ``steps`` it was ``norms``,
-    and ``largest`` since the report before. Of all ``counted_steps`` that the reports tell of,
-    ``clipped_steps`` had one above ``clip_norm`` (0: none is clipped)."""
+    """The gradient's norm, before clipping, as a run recorded it: ``norms`` at ``steps``, and
+    ``largest`` since the one before. Runs of earlier versions recorded a few steps only. Of all
+    ``counted_steps`` that the records tell of, ``clipped_steps`` had one above ``clip_norm`` (0:
+    none is clipped)."""
 
     steps: list[int]
     norms: list[float]
@@ -322,15 +323,17 @@ def _share(which: Tensor) -> float:
 
 
 def read_training_norms(path: Path, clip_norm: float) -> TrainingNorms | None:
-    """Of the metrics that a run has recorded; None if there are none. A report of a run by an
-    earlier version tells of its last step alone."""
+    """Of the metrics that a run has recorded; None if there are none. A record of a run by an
+    earlier version tells of its last step, and of the largest norm at most."""
     if not path.exists():
         return None
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
         raise FileError.of("read", path, error) from None
-    steps, norms, largest = [], [], []
+    steps: list[int] = []
+    norms: list[float] = []
+    largest: list[float] = []
     counted = clipped = 0
     for line in lines:
         event: dict[str, Any] = {}
@@ -340,9 +343,10 @@ def read_training_norms(path: Path, clip_norm: float) -> TrainingNorms | None:
             norm = event["gradient_norm"]
             last_alone = {"largest_gradient_norm": norm, "clipped_steps": 0.0 < clip_norm < norm}
             known = last_alone | {k: v for k, v in event.items() if v is not None}
-            steps.append(event["step"])
-            norms.append(norm)
-            largest.append(known["largest_gradient_norm"])
+            of_each = known.get("gradient_norms") or [norm]
+            steps += range(event["step"] - len(of_each) + 1, event["step"] + 1)
+            norms += of_each
+            largest += of_each if len(of_each) > 1 else [known["largest_gradient_norm"]]
             counted += known.get("steps", 1)
             clipped += known["clipped_steps"]
     if not steps:

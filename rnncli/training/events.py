@@ -54,7 +54,8 @@ class StepReport:
     """The ``steps`` since the last report. ``nats`` is the mean a token over them; ``sampled`` says
     that it is the estimate of a sampled softmax. ``gradient_norm`` is that of the last step, before
     clipping; of all of them ``largest_gradient_norm`` is the largest, and ``clipped_steps`` had one
-    above ``optimizer.clip_norm``: None where only the last is known."""
+    above ``optimizer.clip_norm``: None where only the last is known. ``gradient_norms``: of each of
+    them, to four digits."""
 
     step: int
     epoch: float
@@ -70,6 +71,7 @@ class StepReport:
     quantity: Quantity = NATS_A_TOKEN
     steps: int = 1
     largest_gradient_norm: float | None = None
+    gradient_norms: tuple[float, ...] = ()
     clipped_steps: int | None = None
 
 
@@ -155,6 +157,8 @@ def from_json(line: str | bytes) -> Event:
         if "config" in values:
             values["config"] = Config.from_dict(values["config"])
             values["notes"] = tuple(values["notes"])
+        if "gradient_norms" in values:
+            values["gradient_norms"] = tuple(values["gradient_norms"])
         if "quantity" in values:
             values["quantity"] = Quantity(**values["quantity"])
         event: Event = kind(**values)

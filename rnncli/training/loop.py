@@ -289,7 +289,8 @@ class Loop:
             skipped_steps=self.skipped,
             quantity=self.task.quantity,
             steps=window.steps,
-            largest_gradient_norm=window.largest_norm,
+            largest_gradient_norm=max(window.norms, default=0.0),
+            gradient_norms=tuple(float(f"{norm:.4g}") for norm in window.norms),
             clipped_steps=window.clipped_steps,
         )
         self.place.record(report)

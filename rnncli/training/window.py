@@ -14,7 +14,7 @@ class Window:
         self.tokens = 0
         self.steps = 0
         self.norm = 0.0
-        self.largest_norm = 0.0
+        self.norms: list[float] = []
         self.clipped_steps = 0
         self.lr = 0.0
         self.began = time.monotonic()
@@ -25,7 +25,7 @@ class Window:
         self.tokens += tokens
         self.steps += 1
         self.norm, self.lr = norm, lr
-        self.largest_norm = max(self.largest_norm, norm)
+        self.norms.append(norm)
         self.clipped_steps += clipped
 
     def seconds(self) -> float:

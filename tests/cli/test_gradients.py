@@ -114,7 +114,7 @@ def test_training_is_told_by_all_of_its_steps():
     curve, numbers = _training_lines(norms)
     assert curve.endswith(f"to step 1,000: {'▁' * 15}█{'▁' * 24}")
     assert numbers == (
-        "  of 1,000 steps: largest 50, 2 % above clip_norm 0.9; of 100 reported: median 0.5"
+        "  of 1,000 steps: largest 50, 2 % above clip_norm 0.9; median 0.5 of 100 recorded"
     )
     _, numbers = _training_lines(replace(norms, clip_norm=0.0))
     assert "clip_norm" not in numbers

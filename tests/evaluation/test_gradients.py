@@ -372,6 +372,13 @@ def test_norms_of_a_run(tmp_path: Path) -> None:
         file.write("\n" + json.dumps({**events[0], "step": 45, **more}) + "\n")
     found = read_training_norms(path, 1.0)
     assert found == TrainingNorms([10, 30, 45], [0.5, 2.5, 0.5], [0.5, 2.5, 7.0], 17, 5, 1.0)
+    # And one that records each of them.
+    more |= {"steps": 3, "gradient_norms": [3.0, 0.25, 0.5]}
+    with path.open("a") as file:
+        file.write(json.dumps({**events[0], "step": 48, **more}) + "\n")
+    found = read_training_norms(path, 1.0)
+    assert found is not None and found.steps[-4:] == [45, 46, 47, 48]
+    assert found.norms[-3:] == found.largest[-3:] == [3.0, 0.25, 0.5]
 
 
 def test_the_state_is_left_as_it_was_for_the_model() -> None:

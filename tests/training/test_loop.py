@@ -71,6 +71,7 @@ def test_a_report_tells_of_all_of_its_steps(text, tmp_path, monkeypatch):
         its = norms[report.step - report.steps : report.step]
         assert report.gradient_norm == its[-1]
         assert report.largest_gradient_norm == max(its)
+        assert report.gradient_norms == pytest.approx(its, rel=1e-3)
         assert report.clipped_steps == sum(norm > 0.15 for norm in its)
     last = metrics(tmp_path / "together")[-4:]
     (recorded,) = (e for e in last if e["event"] == "StepReport")
