@@ -140,7 +140,8 @@ class RegularizationConfig:
 class OptimizerConfig:
     """How weights move. ``averaging``: ``nt`` is averaged SGD started once validation has not
     improved for ``averaging_window`` validations (Merity 2017), ``ema`` an exponential moving
-    average with ``ema_decay``. ``clip_norm`` and ``clip_value`` 0 mean no clipping."""
+    average with ``ema_decay``. ``clip_norm`` and ``clip_value`` 0 mean no clipping.
+    ``weight_decay``: with adamw of the matrices, with all others of every weight, gains too."""
 
     name: str = "adamw"
     lr: float = 2e-3

@@ -14,7 +14,15 @@ from rnncli.nn.cells.lstm import LSTM
 from rnncli.nn.stack import Run, Stack, reverse
 from rnncli.nn.state import State
 from rnncli.sections import ModelConfig
-from tests.nn.cases import H, I, assert_equal, randomize
+from tests.nn.cases import (
+    H,
+    I,
+    assert_equal,
+    cell_config,
+    engine_cases,
+    random_input,
+    randomize,
+)
 
 T, B, LAYERS = 6, 3, 3
 RUN = Run("auto", torch.float64)
@@ -124,6 +132,30 @@ def test_what_stands_in_the_padding_changes_nothing(direction: str) -> None:
     other = torch.where(mask.unsqueeze(2), x, 100.0)
     y, y_other = (run(stack, v, state, LENGTHS)[0] for v in (x, other))
     assert torch.equal(y[mask], y_other[mask])
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone, _ = run(stack, x[:length, row : row + 1], state.select(torch.tensor([row])))
+        assert_equal(y[:length, row], alone[:, 0])
+
+
+@pytest.mark.parametrize(("kind", "engine"), engine_cases())
+def test_padded_sequences_of_every_cell_are_run_as_if_alone(kind: str, engine: str) -> None:
+    """In both directions, by every engine, from a state that is not zero; gradients too."""
+    config = cell_config(kind, layers=1, hidden_size=H, direction="bidirectional")
+    stack = Stack(config, I).double().requires_grad_(True)
+    randomize(stack)
+    run_as = Run(engine, torch.float64)
+    found: list[Tensor] = []
+    for padding in (0.0, 100.0):
+        x = inputs().requires_grad_()
+        mask = (torch.arange(T).unsqueeze(1) < LENGTHS).unsqueeze(2)
+        state = State(tuple(random_input(cell, T, B, seed=5)[1] for cell in stack.layers))
+        y, _ = stack(torch.where(mask, x, padding), state, run_as, None, LENGTHS)
+        weighed = y[mask.squeeze(2)] * torch.linspace(-1, 1, y.shape[2], dtype=torch.float64)
+        (gradient,) = torch.autograd.grad(weighed.sum(), x)
+        found += [y.detach()[mask.squeeze(2)], gradient]
+    assert torch.equal(found[0], found[2])
+    assert_equal(found[1], found[3])
+    assert not found[1].masked_select(~mask.expand_as(found[1])).any()
     for row, length in enumerate(LENGTHS.tolist()):
         alone, _ = run(stack, x[:length, row : row + 1], state.select(torch.tensor([row])))
         assert_equal(y[:length, row], alone[:, 0])
