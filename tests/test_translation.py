@@ -283,7 +283,7 @@ def test_limits_that_nobody_gave_are_those_of_the_training_pairs() -> None:
     """A target of characters has many times the tokens of a source of words."""
     assert SearchOptions().longest(10, 0) == 30
     assert SearchOptions().fitted(1.1, 40).longest(10, 0) == 30
-    assert SearchOptions().fitted(8.0, 40).longest(10, 0) == 130
+    assert SearchOptions().fitted(8.0, 40).longest(10, 0) == 90
     assert SearchOptions().fitted(8.0, 40).longest(1000, 0) == 500
     assert SearchOptions().fitted(8.0, 2000).longest(1000, 0) == 3000
     given = SearchOptions(max_ratio=1.5, max_extra=0, max_new_tokens=20).fitted(8.0, 2000)

@@ -92,11 +92,11 @@ class SearchOptions:
         return min(max(int(relative), self.min_new_tokens + 1), max(most, self.min_new_tokens))
 
     def fitted(self, ratio: float, longest: int) -> SearchOptions:
-        """With limits where there are none: half as many again as training's pairs needed, whose
-        targets had up to ``ratio`` times the tokens of their sources and ``longest`` at most."""
+        """With limits where there are none, by training's pairs, whose targets had up to ``ratio``
+        times the tokens of their sources and ``longest`` at most; the latter and half of it more."""
         max_ratio, max_new_tokens = self.max_ratio, self.max_new_tokens
         if max_ratio is None:
-            max_ratio = max(LEAST_RATIO, 1.5 * ratio)
+            max_ratio = max(LEAST_RATIO, ratio)
         if max_new_tokens is None:
             max_new_tokens = max(LEAST_LONGEST, int(1.5 * longest), self.min_new_tokens)
         return replace(self, max_ratio=max_ratio, max_new_tokens=max_new_tokens)
