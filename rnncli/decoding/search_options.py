@@ -92,8 +92,9 @@ class SearchOptions:
         return min(max(int(relative), self.min_new_tokens + 1), max(most, self.min_new_tokens))
 
     def fitted(self, ratio: float, longest: int) -> SearchOptions:
-        """With limits where there are none, by training's pairs, whose targets had up to ``ratio``
-        times the tokens of their sources and ``longest`` at most; the latter and half of it more."""
+        """With limits where there are none, by training's pairs: their targets had up to ``ratio``
+        times the tokens of their sources, and ``longest`` at most, of which half again is allowed.
+        """
         max_ratio, max_new_tokens = self.max_ratio, self.max_new_tokens
         if max_ratio is None:
             max_ratio = max(LEAST_RATIO, ratio)
