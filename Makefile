@@ -28,7 +28,7 @@ format: install
 
 install: $(VENV)/.installed
 
-# torch goes first and pinned: an unpinned one may bring gigabytes of CUDA libraries.
+# torch goes first, in the version that was tested.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"

@@ -16,7 +16,8 @@ from rnncli.errors import UsageError
 def average_models(paths: Sequence[Path], out: Path) -> Path:
     """Write the mean of the models in ``paths`` to the file ``out``; returns it.
 
-    Sums are taken in float64. The longest source is the longest of all, if each tells its own.
+    Sums are taken in float64. The longest source, and what else is kept of lengths, is the largest
+    of all, if each tells its own.
     Raises UsageError for models that are not of one kind, FileError and ModelError as
     ``read_model`` does.
     """

@@ -71,7 +71,7 @@ class ModelConfig:
 
     ``frozen`` names parameters of cells that stay as they start, or "embedding"; ``learned`` those
     that are learned although the cell would fix them. ``zoneout`` is the chance that a unit of h
-    keeps its value, ``zoneout_cell`` that of the other parts of the state.
+    keeps its value, ``zoneout_cell`` that of cells.
     """
 
     cell: str = "lstm"

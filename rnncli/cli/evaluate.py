@@ -149,7 +149,8 @@ def evaluate(
     static ones. Several models are an ensemble: the mean of their probabilities.
 
     A model of translation is measured in BLEU and chrF (sacreBLEU's), on a table of pairs or on
-    --source and --target, and by the perplexity of the given targets. --against another system is
+    --source and --target, and by the perplexity of the given targets; several are an ensemble as
+    in translate, the mean of their log-probabilities. --against another system is
     a paired bootstrap test: whether the difference is more than chance.
 
     A model of music is measured in nats a frame, on one piece a line; of the options it takes

@@ -309,7 +309,7 @@ def _panels(report: Report) -> Iterator[Panel]:
         )
     if report.training is not None:
         points = _points(report.training.steps, report.training.largest)
-        title = "gradient norm in training, before clipping: the largest of each report"
+        title = "gradient norm in training, before clipping"
         yield Panel(title, "step", [Line("norm", points)], log=True)
 
 

@@ -67,7 +67,10 @@ def train(
     label_smoothing: Annotated[
         float | None, _option("Share of a target's probability given to all tokens.")
     ] = None,
-    lag: Annotated[int | None, _option("Length of a synthetic task's sequences.")] = None,
+    lag: Annotated[
+        int | None,
+        _option("T of a synthetic task: its length, or the time between (copy, recall)."),
+    ] = None,
     valid: Annotated[
         str | None, _option("Validation text; else the last 5 % of the lines, 1 MB of much.")
     ] = None,

@@ -77,7 +77,8 @@ class StepReport:
 
 @dataclass(frozen=True)
 class EvalReport:
-    """A validation. ``score`` is what training minimises: nats a token on the validation text.
+    """A validation. ``score`` is what training minimises, a mean on the validation text, in the
+    unit of ``quantity``.
     ``scores``: what else the task measures, by its names."""
 
     step: int

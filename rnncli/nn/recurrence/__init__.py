@@ -75,7 +75,7 @@ def engines(cell: Cell) -> tuple[str, ...]:
 
 
 def fastest(cell: Cell, dtype: torch.dtype, device: torch.device) -> str:
-    """The engine for this cell by its shape alone, so that a run repeats itself.
+    """The engine for this cell by its size, never by a measurement, so that a run repeats itself.
 
     On a processor the library's loops for Elman and GRU are slower than those written by hand;
     oneDNN's LSTM is the fastest in float32, and in bfloat16 up to some 512 units, for multiples of
