@@ -172,9 +172,10 @@ class ScheduleConfig:
     """The learning rate over time, as a multiple of ``optimizer.lr``.
 
     constant: 1. newbob: multiplied by ``decay`` whenever a validation does not improve the best by
-    the factor ``newbob_threshold``. step: multiplied by ``decay`` once ``decay_after_epochs``
-    are over (0: from the first epoch on), and again every ``decay_every_epochs``. cosine: from 1 to ``final_fraction`` over the whole run, measured
-    by whichever of epochs, steps and time is closest to its end. ``warmup_steps`` raise it
+    the factor ``newbob_threshold``. step: multiplied by ``decay`` once ``decay_after_epochs`` are
+    over (0: from the first epoch on), and again every ``decay_every_epochs``. cosine: from 1 to
+    ``final_fraction`` over the whole run, measured by whichever of epochs, steps and time is
+    closest to its end. ``warmup_steps`` raise it
     linearly from 0 first, under any of them.
     """
 
