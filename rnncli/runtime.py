@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from rnncli.errors import UsageError
+from rnncli.errors import UsageError, choices_hint
+from rnncli.sections import DEVICES
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Names of options in glibc's malloc.h."""
@@ -42,8 +43,10 @@ def prepare(device: str = "auto", precision: str = "auto", threads: int = 0) -> 
     """Settle what ``auto`` means here and set torch accordingly.
 
     bfloat16 is chosen where the processor multiplies it faster than float32. Raises UsageError for
-    a device that this machine does not have.
+    a device that there is not, or not on this machine.
     """
+    if device not in DEVICES:
+        raise UsageError(f"device: unknown value {device!r}{choices_hint(device, DEVICES)}")
     count = threads or _processors()
     torch.set_num_threads(count)
     _bound_kernel_caches()
@@ -51,7 +54,7 @@ def prepare(device: str = "auto", precision: str = "auto", threads: int = 0) -> 
     # Denormal numbers, which decaying states produce, cost 10 to 25 times a normal operation.
     torch.set_flush_denormal(True)
     if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("training.device: no CUDA device here; choices: auto, cpu")
+        raise UsageError("device: no CUDA device here; choices: auto, cpu")
     kind = "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
     # Products in float32 are what they are called, also within cuDNN.
     torch.backends.cudnn.allow_tf32 = False

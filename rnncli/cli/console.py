@@ -90,4 +90,18 @@ def _finite(value: Any) -> Any:
 
 def printable(text: str) -> str:
     """``text`` without what a terminal would obey."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+    return "".join(f"\\x{ord(char):02x}" if is_obeyed(char) else char for char in text)
+
+
+def is_obeyed(char: str) -> bool:
+    """Whether a terminal does something at ``char`` instead of showing it, or shows what follows in
+    another order: controls, ends of lines and paragraphs, marks of direction; and halves of
+    characters, which cannot be written."""
+    import unicodedata
+
+    if char.isprintable():
+        return False
+    return unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in _DIRECTIONS
+
+
+_DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"

@@ -17,7 +17,7 @@ TopP = Annotated[
 ]
 Seed = Annotated[
     int | None,
-    Option("--seed", metavar="N", min=0, help="The same seed gives the same text."),
+    Option("--seed", metavar="N", min=0, max=2**63 - 1, help="The same seed gives the same text."),
 ]
 Weights = Annotated[
     str,

@@ -134,7 +134,9 @@ def evaluate(
     mc_dropout: Annotated[
         int, Option("--mc-dropout", metavar="N", min=0, help="Also the mean over N dropout masks.")
     ] = 0,
-    seed: Annotated[int, Option("--seed", metavar="N", min=0, help="Draws those masks.")] = 1,
+    seed: Annotated[
+        int, Option("--seed", metavar="N", min=0, max=2**63 - 1, help="Draws those masks.")
+    ] = 1,
     precision: Annotated[
         Precision, Option("--precision", help="Of the operands of products.")
     ] = Precision.FLOAT32,
@@ -183,6 +185,8 @@ def evaluate(
         return
     refuse_options(context, all_options_but(context, *FOR_PAIRS), "a language model")
     cache = _cache(cache_window, cache_theta, cache_lambda)
+    if dynamic_train == "-" and name in (None, "-"):
+        raise UsageError("--dynamic-train -: standard input has the text that is evaluated; a file")
     adaptation = _dynamic(dynamic, dynamic_lr, dynamic_decay, dynamic_segment, dynamic_train)
     runtime = prepare(device, precision, threads)
     models = load_ensemble(paths, runtime.device)

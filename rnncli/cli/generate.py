@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Context, Option
+from typer import Context, Option
 
-from rnncli.cli.console import is_terminal, note, print_json
+from rnncli.cli.console import is_obeyed, is_terminal, note, print_json
 from rnncli.cli.decoding_options import Seed, Temperature, TopK, TopP, Weights
-from rnncli.cli.models import refuse_options, task_of
+from rnncli.cli.models import Model, refuse_options, task_of
 from rnncli.cli.music import FRAMES, GENERATE_OPTIONS, generate_music
 from rnncli.cli.streams import read_available
 from rnncli.errors import FileError, UsageError
@@ -33,10 +33,7 @@ TOKENS = 500
 
 def generate(
     context: Context,
-    model: Annotated[
-        Path,
-        Argument(metavar="MODEL", help="A model's file or a run's folder.", show_default=False),
-    ],
+    model: Model = None,
     more: Annotated[
         list[Path] | None,
         Option(
@@ -129,6 +126,10 @@ def generate(
     Filters(*sampling)  # a value out of range is an error before a model is read
     if beam_size:
         _check_beam(beam_size, num_samples, greedy or bool(stops) or sampling != (1.0, 0, 1.0, 0.0))
+    paths = [*([] if model is None else [model]), *(more or ())]
+    if not paths:
+        raise UsageError("Missing argument 'MODEL': a model's file or a run's folder")
+    model = paths[0]
     if task_of(model) == "music":
         refuse_options(context, GENERATE_OPTIONS, "a model of music")
         frames = FRAMES if max_new_tokens is None else max_new_tokens
@@ -141,7 +142,7 @@ def generate(
     if midi is not None or tempo is not None:
         raise UsageError(f"--midi and --tempo: {model} is a language model and writes no music")
     where = generation.settle_machine(device, threads, max(num_samples, beam_size))
-    models = [load_language_model(path, where) for path in (model, *(more or ()))]
+    models = [load_language_model(path, where) for path in paths]
     tokenizer = models[0].tokenizer
     text = _read_prompt(prompt, prompt_file, any_bytes=tokenizer.kind == "byte")
     tokens = generation.encode_prompt(tokenizer, text)
@@ -287,4 +288,4 @@ def _valid(text: str) -> str:
 
 def _visible(text: str) -> str:
     """``text`` without what a terminal would obey, save the newline and the tabulator."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    return "".join("\ufffd" if is_obeyed(c) and c not in "\n\t" else c for c in text)

@@ -72,6 +72,7 @@ def gradients(
             "--seed",
             metavar="N",
             min=0,
+            max=2**63 - 1,
             help="Draws what is read without a text. Default: 1.",
             show_default=False,
         ),

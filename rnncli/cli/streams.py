@@ -229,15 +229,15 @@ def _without_mark(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 def _gunzip(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
     """The contents of a gzip file of one or several members."""
-    member = None
+    member, padded = None, False
     try:
         for chunk in chunks:
-            while chunk:
+            while chunk := chunk if member else chunk.lstrip(b"\0" * padded):
                 member = member or zlib.decompressobj(wbits=31)
                 yield member.decompress(chunk)
-                chunk = member.unused_data.lstrip(b"\0")  # tapes pad with zeros
+                chunk = member.unused_data
                 if member.eof:
-                    member = None
+                    member, padded = None, True  # tapes pad with zeros after a member
     except zlib.error as error:
         raise DataError(f"{name}: not a gzip file, or a damaged one ({error})") from None
     if member is not None:

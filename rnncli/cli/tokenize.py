@@ -72,6 +72,8 @@ def train(
     """Train a tokenizer on text files."""
     from rnncli.text.tokenizers import train_tokenizer
 
+    if min_count != _DEFAULT.min_count and tokenizer not in ("word", "char"):
+        raise UsageError(f"--min-count: {tokenizer} counts no words or characters; leave it out")
     config = TokenizerConfig(kind=tokenizer, vocab_size=vocab_size, min_count=min_count)
     if out.suffix == ".model" and tokenizer not in ("bpe", "unigram"):
         raise UsageError(

@@ -133,8 +133,6 @@ def train(
     """
     if out is None:
         raise UsageError("--out: missing; give the folder for the run, as in --out run")
-    if "-" in (source or ()) and "-" in (target or ()):
-        raise UsageError("--source - and --target -: standard input has one of them")
     if task is None and (source or target):
         task = "translate"
     fixed: dict[str, Any] = {
@@ -179,6 +177,9 @@ def train(
         "optimizer.clip_norm": clip_norm,
     }
     fixed = {name: value for name, value in fixed.items() if value is not None}
+    both = (*(source or ()), *(target or ()), valid_source, valid_target)
+    if [*(corpus or ()), valid, *both].count("-") > 1:
+        raise UsageError("-: standard input can be read once; give files for the others")
     if tokenizer_model is not None:
         from rnncli.text.tokenizers import load_sentencepiece
 
@@ -243,15 +244,18 @@ def _settle(
     if "training.start_from" in fixed:
         from rnncli.training.start import start_values
 
-        fixed = {**start_values(Path(fixed["training.start_from"])), **fixed}
+        fixed = {**start_values(Path(str(fixed["training.start_from"]))), **fixed}
+    for name in ("data.train", "data.source", "data.target"):
+        if not isinstance(fixed.get(name, []), (list, tuple)):
+            raise UsageError(f'{name}: expected a list of files, as in {name}=["a.txt"]')
     named = cell_names(str(fixed.get("model.cell", "lstm")))
     if len(named) > 1:
         fixed = {"model.layers": len(named), **fixed}
     files = [*fixed.get("data.train", ()), *fixed.get("data.source", ())]
-    require_text(fixed.get("task", "lm"), files)
+    require_text(str(fixed.get("task", "lm")), files)
     from rnncli.training.tasks import REQUIRED, choose
 
-    needed = REQUIRED.get(fixed.get("task", "lm"), {})
+    needed = REQUIRED.get(str(fixed.get("task", "lm")), {})
     Config().with_values({**needed, **fixed})  # complain before the data is read
     values, reasons = choose(DataConfig(train=tuple(fixed.get("data.train", ()))), fixed)
     return Config().with_values({**values, **fixed}), reasons
@@ -274,11 +278,12 @@ def _resumed(
 
 
 def parse_time(text: str) -> float:
-    """ "90", "90s", "10m", "1h30m" -> seconds."""
-    match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", text.strip())
+    """ "90", "90s", "10m", "1h30m" -> seconds; a number without a letter is of seconds, and not
+    after hours alone."""
+    match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)(s?))?", text.strip())
     try:
-        if match and any(match.groups()):
-            h, m, s = (float(part or 0) for part in match.groups())
+        if match and any(match.groups()) and not (match[1] and not match[2] and match[4] == ""):
+            h, m, s = (float(part or 0) for part in match.groups()[:3])
             return 3600 * h + 60 * m + s
     except ValueError:
         pass

@@ -27,7 +27,8 @@ def forbid(logits: Tensor, ids: Tensor) -> Tensor:
 
 def divide_by_temperature(logits: Tensor, temperature: float) -> Tensor:
     """Sharpen (below 1) or flatten (above 1) the distribution."""
-    return logits / temperature
+    # From the largest on: those of any temperature are numbers.
+    return (logits - logits.amax(-1, keepdim=True)) / max(temperature, 1e-30)
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:

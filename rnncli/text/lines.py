@@ -96,7 +96,8 @@ class Span:
             if not block:
                 return
             if place == 0 and not byte_exact:
-                while len(block) < len(BOM) and (more := stream.read(len(BOM) - len(block))):
+                limit = len(BOM) if self.stop is None else min(len(BOM), self.stop)
+                while BOM.startswith(block) and (more := stream.read(limit - len(block))):
                     block += more
                 place += len(block)
                 block = block.removeprefix(BOM)

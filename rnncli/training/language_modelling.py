@@ -25,7 +25,7 @@ from rnncli.nn.state import State, state_from_tensors, state_to_tensors
 from rnncli.runtime import Runtime
 from rnncli.text.batching import LineBatches, LineEpoch, Stream, weighted_parts
 from rnncli.text.corpus import Corpus, Progress, count_tokens, load_corpus
-from rnncli.text.tokenizers import Tokenizer, load_sentencepiece
+from rnncli.text.tokenizers import Tokenizer, train_tokenizer
 from rnncli.training.events import NATS_A_TOKEN
 from rnncli.training.task import Loss, Task, Validation
 from rnncli.training.truncation import cuts, require_pieces
@@ -56,7 +56,7 @@ def open_task(
     require_pieces(config.training)
     chosen: Tokenizer | None = next(iter(tokenizers), None)
     if chosen is None and config.tokenizer.model is not None:
-        chosen = load_sentencepiece(config.tokenizer.model)
+        chosen = train_tokenizer(config.tokenizer, ())
     corpus = load_corpus(config.data, chosen or config.tokenizer, progress=progress)
     torch.manual_seed(config.seed)
     return LanguageModelling(config, corpus, runtime)

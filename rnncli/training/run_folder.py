@@ -162,7 +162,7 @@ class SavedRun:
         loop.skipped, loop.nonfinite_run = values["skipped"], values["nonfinite_run"]
         loop.stale, loop.schedule.decays = values["stale"], values["decays"]
         loop.best = math.inf if values["best"] is None else values["best"]
-        loop.best_nats = math.inf if values["best_nats"] is None else values["best_nats"]
+        loop.best_nats = math.inf if values.get("best_nats") is None else values["best_nats"]
         loop.seconds_before, loop.valid_seconds = values["seconds"], values["valid_seconds"]
         loop.began = time.monotonic()
         loop.task.begin_epoch(loop.epoch)
@@ -172,6 +172,23 @@ class SavedRun:
         torch.set_rng_state(self.tensors["rng.cpu"])
         if torch.cuda.is_available() and "rng.cuda" in self.tensors:
             torch.cuda.set_rng_state(self.tensors["rng.cuda"])
+
+
+def _toml(config: Config) -> bytes:
+    """The bytes of a configuration's file. Raises UsageError for a path that it cannot hold."""
+    try:
+        return config.to_toml().encode()
+    except UnicodeEncodeError as error:
+        part = error.object[max(0, error.start - 20) : error.end + 20]
+        shown = part.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        raise UsageError(
+            f"a path is not UTF-8 and cannot be kept in {CONFIG_FILE} (near {shown!r}); rename it, "
+            "or give a link to it"
+        ) from None
+
+
+_EVENT = b'{"event"'
+"""What the lines of a run's metrics begin with."""
 
 
 class RunFolder:
@@ -190,9 +207,11 @@ class RunFolder:
         ``config`` says, FileError and ModelError when its state cannot be read.
         """
         model, state = self.folder / MODEL_FILE, self.folder / TRAINING_FILE
+        own = _toml(config)
         if not resume:
             kept = self.kept_models().values()
             there = [path.name for path in (model, state, *kept) if path.exists()]
+            there += self._foreign(own)
             if there and not overwrite:
                 raise UsageError(
                     f"--out {self.folder} already holds a run ({there[0]}); "
@@ -217,6 +236,20 @@ class RunFolder:
             ) from None
         return saved
 
+    def _foreign(self, own: bytes) -> list[str]:
+        """Files of names that a run would replace and that no run has left. One that was killed
+        before its first model has left its configuration, ``own`` if it was the same, and perhaps
+        metrics."""
+        config, metrics = self.folder / CONFIG_FILE, self.folder / METRICS_FILE
+        try:
+            if metrics.exists():
+                with metrics.open("rb") as file:
+                    begins = file.read(len(_EVENT))
+                return [] if begins in (_EVENT, b"") else [METRICS_FILE]
+            return [CONFIG_FILE] if config.exists() and config.read_bytes() != own else []
+        except OSError as error:
+            raise FileError.of("read", self.folder, error) from None
+
     def describe_data(self, task: Task) -> None:
         """Note which data the run is about."""
         self.train_sha256, self.valid_sha256 = task.train_sha256, task.valid_sha256
@@ -228,7 +261,7 @@ class RunFolder:
                 _remove(self.folder / name)
             for path in self.kept_models().values():
                 _remove(path)
-        write_atomically(self.folder / CONFIG_FILE, [config.to_toml().encode()])
+        write_atomically(self.folder / CONFIG_FILE, [_toml(config)])
 
     def write_model(self, loop: Loop, scores: dict[str, float], name: str = MODEL_FILE) -> None:
         write_model(

@@ -170,3 +170,10 @@ def test_no_model_no_text(folder: Path, evaluate: Run, tmp_path: Path):
         evaluate(folder / "a", tmp_path / "empty")
     with pytest.raises(DataError, match=r"text.txt:3: not UTF-8"):
         evaluate(folder / "a", folder / "text.txt", "--on-bad-input", "error")
+
+
+def test_a_device_that_there_is_not(evaluate: Run, folder: Path) -> None:
+    with pytest.raises(UsageError, match="device: unknown value 'cuda:0'.*choices"):
+        evaluate(folder / "a", folder / "text.txt", "--device", "cuda:0")
+    with pytest.raises(UsageError, match="--dynamic-train -: standard input has the text"):
+        evaluate(folder / "a", "--dynamic", "--dynamic-train", "-")

@@ -164,6 +164,13 @@ def test_models_of_an_ensemble_generate_what_they_score(generate, char, tmp_path
     assert float(done.stdout) == pytest.approx(record["logprob"], abs=2e-3)
 
 
+def test_models_may_all_be_given_as_options(generate, char):
+    args = ("--prompt", "a", "--seed", 1, "--max-new-tokens", 20)
+    assert generate("-m", char, "-m", char, *args).out == generate(char, "-m", char, *args).out
+    with pytest.raises(UsageError, match="Missing argument 'MODEL'"):
+        generate(*args)
+
+
 def test_models_of_an_ensemble_share_their_vocabulary(generate, char, word, tmp_path):
     other = tiny_model(tmp_path, text=TEXT, seed=9, scale=6.0)
     args = ("--seed", 1, "--max-new-tokens", 40)

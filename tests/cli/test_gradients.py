@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rnncli.cli.console import print_columns
+from rnncli.cli.console import print_columns, printable
 from rnncli.cli.gradients import BAR_WIDTH, _training_lines, _verdict, bar, peaks
 from rnncli.cli.svg import Line, Panel, draw
 from rnncli.errors import FileError, UsageError
@@ -221,6 +221,13 @@ def test_a_wrong_name(rnncli):
     with pytest.raises(Exception, match="did you mean 'char-rnn'") as error:
         rnncli("char-rn")
     assert not isinstance(error.value, UsageError)
+
+
+def test_what_a_terminal_obeys_and_what_it_shows():
+    """Spaces and joiners of other scripts are characters like any other."""
+    shown = "a\u00a0b\u3000c\u200dd\u00ade"
+    assert printable(shown) == shown
+    assert printable("a\x1b[31m\u202eb\u2028") == "a\\x1b[31m\\x202eb\\x2028"
 
 
 def test_a_terminal_that_is_too_narrow_loses_no_digit(monkeypatch, capsys):

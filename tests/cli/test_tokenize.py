@@ -328,6 +328,14 @@ def test_a_byte_order_mark_is_dropped_at_the_very_start(tmp_path):
         assert list(reader.batches(10)) == []
 
 
+def test_gzip_that_is_padded_with_many_zeros(tmp_path):
+    """More of them than one read brings."""
+    member = gzip.compress(b"line\n" * 10)
+    (tmp_path / "x.gz").write_bytes(member + b"\0" * 200_000 + member)
+    with open_lines(str(tmp_path / "x.gz")) as reader:
+        assert sum(map(len, reader.batches(100))) == 20
+
+
 def test_gzip_that_is_damaged(tmp_path):
     whole = gzip.compress(b"line\n" * 1000)
     for data, message in [(whole[:-9], "cut short"), (b"text\n", "not a gzip file")]:

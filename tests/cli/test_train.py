@@ -15,7 +15,7 @@ from rnncli.checkpoint import read_header
 from rnncli.cli.train import parse_time
 from rnncli.errors import UsageError
 from rnncli.training.run_folder import read_run_config
-from tests.helpers import RNNCLI, cli_env
+from tests.helpers import RNNCLI, cli_env, run_cli
 from tests.training.runs import at_step, kill, metrics, send, write_text
 
 SMALL = [
@@ -51,6 +51,20 @@ def rnncli(monkeypatch, capsys, tmp_path):
 
     yield call
     signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-", "--valid", "-"], "-: standard input can be read once"),
+        (["--source", "-", "--target", "-"], "-: standard input can be read once"),
+        (["--set", "data.train=5"], r"data\.train: expected a list of files"),
+        (["x", "--set", "task=3"], "task"),
+    ],
+)
+def test_what_cannot_be_meant(options: list[str], message: str, tmp_path: Path) -> None:
+    done = run_cli("train", *options, "--out", tmp_path / "run", input=b"a\n")
+    assert done.returncode == 2 and re.search(message, done.stderr.decode()), done.stderr
 
 
 def test_a_run_in_a_pipe(text, rnncli, tmp_path):
@@ -245,7 +259,7 @@ def test_times(text, seconds):
     assert parse_time(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "m", "-5s", "1d", "1.2.3", "ten", "5m3h"])
+@pytest.mark.parametrize("text", ["", "m", "-5s", "1d", "1.2.3", "ten", "5m3h", "1h30"])
 def test_no_times(text):
     with pytest.raises(UsageError, match="expected a time such as"):
         parse_time(text)

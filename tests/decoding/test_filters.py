@@ -123,3 +123,8 @@ def test_no_filter_is_the_identity() -> None:
 def test_a_value_out_of_range_is_named(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         Filters(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_tiny_temperature_is_greedy() -> None:
+    logits = divide_by_temperature(torch.tensor([[1.0, 3.0, 2.0]]), 1e-40)
+    assert torch.softmax(logits, 1).tolist() == [[0.0, 1.0, 0.0]]

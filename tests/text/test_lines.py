@@ -139,3 +139,14 @@ def test_a_span_ends_where_it_should(tmp_path: Path, monkeypatch: pytest.MonkeyP
         source = Source.of(written(tmp_path / name, b"aa\nbb\ncc\ndd\n"))
         assert b"".join(Span(source, 3, 9).chunks()) == b"bb\ncc\n"
         assert b"".join(Span(source, 9).chunks()) == b"dd\n"
+
+
+@pytest.mark.parametrize("text", [b"a\nb\n", b"\n\xef\xbb\xbfx\n", b"\xef\xbb\xbfa\nb\n"])
+def test_a_short_part_of_a_file_ends_where_it_ends(text: bytes, tmp_path: Path) -> None:
+    """However short it is: the mark that may be at the start is not looked for beyond it."""
+    path = tmp_path / "t"
+    path.write_bytes(text)
+    for stop in range(len(text) + 1):
+        if text[:stop].endswith(b"\n") or stop == 0:
+            found = b"".join(Span(Source.of(path), 0, stop).chunks())
+            assert found == text[:stop].removeprefix(b"\xef\xbb\xbf")

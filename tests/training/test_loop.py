@@ -1,6 +1,7 @@
 """What the loop promises: its folder, its limits, steps that are not finite, its end."""
 
 import math
+import os
 import signal
 import threading
 import time
@@ -359,3 +360,41 @@ def test_surrogates_in_a_sample_are_recorded_as_json(text, tmp_path, monkeypatch
     monkeypatch.setattr(LanguageModelling, "sample", lambda task: "a\udc80b\n")
     run(tiny_config(text, training__epochs=1), tmp_path / "run")
     assert "a\udc80b\n" in [e.get("text") for e in metrics(tmp_path / "run")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("config.toml", "# mine\n"), ("metrics.jsonl", "{}\n")]
+)
+def test_files_of_others_are_not_replaced(text, tmp_path, name, content):
+    """Not even those that are called as a run's are, unless it is asked for."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / name).write_text(content)
+    with pytest.raises(UsageError, match=rf"already holds a run \({name}\)"):
+        run(tiny_config(text), folder)
+    assert (folder / name).read_text() == content
+    run(tiny_config(text, training__max_steps=1), folder, overwrite=True)
+
+
+def test_a_run_killed_before_its_first_model_may_be_begun_again(text, tmp_path):
+    config, folder = tiny_config(text, training__max_steps=1), tmp_path / "run"
+    run(config, folder)
+    for path in folder.iterdir():
+        if path.name not in ("config.toml", "metrics.jsonl"):
+            path.unlink()
+    run(config, folder)
+    for path in folder.iterdir():
+        if path.name != "config.toml":
+            path.unlink()
+    run(config, folder)
+
+
+def test_a_path_that_toml_cannot_hold_is_refused_before_anything_is_lost(text, tmp_path):
+    folder = tmp_path / "run"
+    run(tiny_config(text, training__max_steps=1), folder)
+    before = (folder / "model.safetensors").read_bytes()
+    bad = tmp_path / os.fsdecode(b"b\xe9.txt")
+    bad.write_bytes(text.read_bytes())
+    with pytest.raises(UsageError, match="a path is not UTF-8"):
+        run(tiny_config(bad), folder, overwrite=True)
+    assert (folder / "model.safetensors").read_bytes() == before
