@@ -173,7 +173,7 @@ def test_no_model_no_text(folder: Path, evaluate: Run, tmp_path: Path):
 
 
 def test_a_device_that_there_is_not(evaluate: Run, folder: Path) -> None:
-    with pytest.raises(UsageError, match="device: unknown value 'cuda:0'.*choices"):
+    with pytest.raises(UsageError, match=r"device: unknown value 'cuda:0'.*Choices"):
         evaluate(folder / "a", folder / "text.txt", "--device", "cuda:0")
     with pytest.raises(UsageError, match="--dynamic-train -: standard input has the text"):
         evaluate(folder / "a", "--dynamic", "--dynamic-train", "-")
