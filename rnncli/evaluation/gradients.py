@@ -343,10 +343,11 @@ def read_training_norms(path: Path, clip_norm: float) -> TrainingNorms | None:
             norm = event["gradient_norm"]
             last_alone = {"largest_gradient_norm": norm, "clipped_steps": 0.0 < clip_norm < norm}
             known = last_alone | {k: v for k, v in event.items() if v is not None}
-            of_each = known.get("gradient_norms") or [norm]
+            recorded = known.get("gradient_norms")
+            of_each = recorded or [norm]
             steps += range(event["step"] - len(of_each) + 1, event["step"] + 1)
             norms += of_each
-            largest += of_each if len(of_each) > 1 else [known["largest_gradient_norm"]]
+            largest += recorded or [known["largest_gradient_norm"]]
             counted += known.get("steps", 1)
             clipped += known["clipped_steps"]
     if not steps:

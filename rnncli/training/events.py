@@ -71,8 +71,8 @@ class StepReport:
     quantity: Quantity = NATS_A_TOKEN
     steps: int = 1
     largest_gradient_norm: float | None = None
-    gradient_norms: tuple[float, ...] = ()
     clipped_steps: int | None = None
+    gradient_norms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

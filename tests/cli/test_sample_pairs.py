@@ -14,18 +14,18 @@ from tests.cli.in_process import Run, in_process
 from tests.helpers import ROOT, run_cli
 
 PAIRS, VALID = ROOT / "sample_data" / "pairs.tsv", ROOT / "sample_data" / "pairs.valid.tsv"
-STEPS = 450
+STEPS = 330
 SOURCES = [line.split("\t")[0] for line in VALID.read_text().splitlines()][:40]
 TARGETS = [line.split("\t")[1] for line in VALID.read_text().splitlines()][:40]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of some ten seconds, with the models of its last two validations."""
+    """A run of less than ten seconds, with the models of its last two validations."""
     folder = tmp_path_factory.mktemp("pairs") / "run"
     done = run_cli(
         "train", PAIRS, "--task", "translate", "--valid", VALID, "--out", folder, "--threads", "1",
-        "--hidden-size", "64", "--lr", "8e-3", "--max-steps", str(STEPS),
+        "--hidden-size", "64", "--lr", "1e-2", "--max-steps", str(STEPS),
         "--set", f"training.valid_every_steps={STEPS // 3}", "--set", "training.keep_models=2",
         timeout=240,
     )  # fmt: skip
@@ -57,8 +57,8 @@ def bleu(command: dict[str, Run], model: Path, *options: str) -> float:
 
 
 def test_it_has_learned_to_translate(run: Path, command: dict[str, Run]) -> None:
-    assert bleu(command, run) > 30.0
-    assert bleu(command, run, "--beam-size", "1") > 30.0
+    assert bleu(command, run) > 20.0
+    assert bleu(command, run, "--beam-size", "1") > 20.0
 
 
 def test_the_mean_of_its_last_models_translates_too(
@@ -68,7 +68,7 @@ def test_the_mean_of_its_last_models_translates_too(
     assert len(kept) == 2
     done = run_cli("average", *kept, "--out", tmp_path / "mean.safetensors")
     assert done.returncode == 0, done.stderr
-    assert bleu(command, tmp_path / "mean.safetensors") > 30.0
+    assert bleu(command, tmp_path / "mean.safetensors") > 20.0
 
 
 def test_a_list_is_in_order_and_its_scores_are_those_of_score(
@@ -86,7 +86,7 @@ def test_a_list_is_in_order_and_its_scores_are_those_of_score(
     given = command["score"](run, "--source", sources, "--target", targets).split()
     best = [one["translations"][0] for one in found]
     ended = [k for k, one in enumerate(best) if one["tokens"][-1] == "</s>"]
-    assert len(ended) >= 35, "the others were cut"
+    assert len(ended) >= 25, "the others were cut"
     scores = [best[k]["logprob"] for k in ended]
     assert [float(given[k]) for k in ended] == pytest.approx(scores, abs=2e-3)
 

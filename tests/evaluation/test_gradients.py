@@ -45,8 +45,7 @@ FUNCTIONS = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu}
 WITHOUT_ENDS = {
     "lstm-projection", "lstm-peephole-all", "dt-rnn-maxout", "dot-rnn-lp", "rhn-uncoupled",
     "mingru", "minlstm", "qrnn-fo", "qrnn-ifo", "sru", "sru-vectors", "rg-lru",
-    "dt-rnn-layer-norm", "rhn-layer-norm", "minlstm-layer-norm", "qrnn-layer-norm",
-    "sru-layer-norm", "sru-vectors-layer-norm",
+    "rhn-layer-norm", "qrnn-layer-norm", "sru-layer-norm",
 }  # fmt: skip
 """Cells whose h may be anything, or the first part of whose state is no h."""
 

@@ -63,13 +63,10 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "slstm-layer-norm": ("slstm", {"layer_norm": True, "heads": 2}),
     "echo-state-layer-norm": ("echo-state", {"layer_norm": True, "leak": 0.3}),
     "dots-rnn-layer-norm": ("dots-rnn", {"layer_norm": True, "transition_input": "all"}),
-    "dt-rnn-layer-norm": ("dt-rnn", {"layer_norm": True, "nonlinearity": "maxout"}),
     "rhn-layer-norm": ("rhn", {"layer_norm": True, "coupled_gates": False}),
     "fs-rnn-layer-norm": ("fs-rnn", {"layer_norm": True, "fast_layers": 3}),
-    "minlstm-layer-norm": ("minlstm", {"layer_norm": True}),
     "qrnn-layer-norm": ("qrnn", {"layer_norm": True}),
     "sru-layer-norm": ("sru", {"layer_norm": True}),
-    "sru-vectors-layer-norm": ("sru", {"layer_norm": True, "recurrent_vectors": True}),
 }
 """Cells with their options, by names for tests."""
 

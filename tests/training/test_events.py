@@ -26,7 +26,9 @@ SQUARES = Quantity("squared error", "sequence", perplexity=False)
 CONFIG = Config().with_values({"model.cell": "gru", "data.train": ["a b"]})
 EVENTS: tuple[Event, ...] = (
     Started(CONFIG, 5, 4, 3, 2, 1, "auto", "cpu", 0, ("a note", "übrigens\n"), SQUARES),
-    StepReport(3, 0.5, 2.5, 64, 1e3, 1e-3, math.inf, 2.0, 0.1, True, 1, SQUARES, 7, 9.5, 2),
+    StepReport(
+        3, 0.5, 2.5, 64, 1e3, 1e-3, math.inf, 2.0, 0.1, True, 1, SQUARES, 7, 9.5, 2, (9.5, 1.25)
+    ),
     EvalReport(3, 0.5, 2.5, 64, 0.1, True, False, scores={"bleu": 31.5}, quantity=SQUARES),
     Sample(3, "line\nU+2028\u2028 and \ud800"),
     Saved(3, best=False),
