@@ -147,7 +147,12 @@ def test_a_model_of_translation_can_be_made(entry: Entry) -> None:
         assert entry.config.training.state == "reset"
 
 
-TRANSLATORS = [one.name for one in ENTRIES if one.config.task == "translate"]
+QUICK = ("cho2014", "luong2015", "captions-tiny")
+TRANSLATORS = [
+    pytest.param(one.name, marks=() if one.name in QUICK else pytest.mark.slow)
+    for one in ENTRIES
+    if one.config.task == "translate"
+]
 
 
 @pytest.mark.parametrize("name", TRANSLATORS)
