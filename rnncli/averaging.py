@@ -17,9 +17,8 @@ def average_models(paths: Sequence[Path], out: Path) -> Path:
     """Write the mean of the models in ``paths`` to the file ``out``; returns it.
 
     Sums are taken in float64. The longest source, and what else is kept of lengths, is the largest
-    of all, if each tells its own.
-    Raises UsageError for models that are not of one kind, FileError and ModelError as
-    ``read_model`` does.
+    of all, if each tells its own. Raises UsageError for models that are not of one kind, FileError
+    and ModelError as ``read_model`` does.
     """
     first = read_model(paths[0])
     sums = {name: weight.to(torch.float64) for name, weight in first.weights.items()}

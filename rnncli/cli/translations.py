@@ -58,12 +58,9 @@ def read_requests(
     return reader.parsed(max_lines, parse if as_json else plain)
 
 
-class _NotJson(ValueError):
-    """What Python's parser takes and JSON has not."""
-
-
 def _refuse_constant(name: str) -> float:
-    raise _NotJson(f"{name} is no number in it")
+    """What Python's parser takes and JSON has not."""
+    raise ValueError(f"{name} is no number in it")
 
 
 def _number(text: str) -> float:

@@ -20,11 +20,11 @@ class SearchOptions:
 
     A translation has at most ``max_ratio`` times its source's tokens and ``max_extra`` more;
     without a given beginning it has ``min_new_tokens`` to ``max_new_tokens``. Where one of the two
-    limits is None it is what training's pairs suggest (``fitted``). For the other
-    options of the beam see ``BeamOptions``. ``coverage_penalty`` is beta of Wu et al. (2016, eq.
-    14): what a finished hypothesis did not look at lowers its score. ``align`` asks for alignments
-    where the model attends; with ``replace_unk`` an unknown word is the source word that it looked
-    at most. Raises UsageError for a value out of range.
+    limits is None it is what training's pairs suggest (``fitted``). For the other options of the
+    beam see ``BeamOptions``. ``coverage_penalty`` is beta of Wu et al. (2016, eq. 14): what a
+    finished hypothesis did not look at lowers its score. ``align`` asks for alignments where the
+    model attends; with ``replace_unk`` an unknown word is the source word that it looked at most.
+    Raises UsageError for a value out of range.
     """
 
     beam_size: int = 5
@@ -50,10 +50,9 @@ class SearchOptions:
             if value is not None and value < 1:
                 raise UsageError(f"{name}: {value} is below its least value, 1")
         for name in ("max_ratio", "max_extra", "coverage_penalty"):
-            value, most = getattr(self, name), math.inf
-            if value is not None and not (
-                0 <= value < most or (name == "max_ratio" and value == most)
-            ):
+            value = getattr(self, name)
+            endless = name == "max_ratio"  # any length
+            if value is not None and not (value >= 0 and (endless or value < math.inf)):
                 raise UsageError(
                     f"{name}: {value:g} is out of range; it must be a number of at least 0"
                 )

@@ -4,8 +4,7 @@ The recursion alone is here, from W_xh x + a to h. What does not wait for it is 
 all time steps: the derivatives with respect to the preactivations, but for the factor dL/dh(t), and
 the weight gradients. A step of the backward pass is one product and two or three other operations
 (the unit of Cho et al. 2014: two and five), where autograd's has a dozen; the fewer the units, the
-more that is. (The LSTM is in
-``closed_lstm``.)
+more that is. (The LSTM is in ``closed_lstm``.)
 """
 
 from __future__ import annotations
