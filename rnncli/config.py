@@ -56,6 +56,7 @@ TRANSLATION = (
     "model.reverse_source",
     "regularization.label_smoothing",
     "regularization.subword_dropout",
+    "regularization.r_drop",
     "data.source",
     "data.target",
     "data.valid_source",
@@ -107,6 +108,7 @@ class Config:
             )
         if self.task != "translate":
             self._refuse_translation()
+        self._check_r_drop()
         self._check_risk()
         if self.data.transpose and self.task != "music":
             raise UsageError(
@@ -131,6 +133,23 @@ class Config:
                 "training.sampled_softmax: the adaptive softmax is not sampled; "
                 "use model.output = 'softmax' or sampled_softmax = 0"
             )
+
+    def _check_r_drop(self) -> None:
+        """Two passes that differ by their dropout, over the whole vocabulary."""
+        rates = self.regularization
+        if not rates.r_drop:
+            return
+        if not any((rates.dropout, rates.input_rate, rates.output_rate, rates.dropout_state)):
+            raise UsageError(
+                "regularization.r_drop: without dropout both passes are the same, and it would do "
+                "nothing; give regularization.dropout, or leave it out"
+            )
+        for name in ("sampled_softmax", "risk_candidates"):
+            if getattr(self.training, name):
+                raise UsageError(
+                    f"training.{name}: regularised dropout compares what two passes predict of the "
+                    f"whole vocabulary for a reference; use {name} = 0, or r_drop = 0"
+                )
 
     def _check_risk(self) -> None:
         """What is of likelihood means nothing to minimum risk training, and the other way about."""

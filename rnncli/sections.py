@@ -97,9 +97,10 @@ class RegularizationConfig:
     ``weight_noise``: standard deviation of Gaussian noise on the weight matrices, drawn anew for
     every batch. ``label_smoothing``: the share of a target's probability that is spread over all
     tokens. ``subword_dropout``: the chance that a merge of bpe is left out of a training pair,
-    drawn anew for every epoch (Provilkov et al. 2020). ``omega``: how much the regulariser of
-    Pascanu et al. 2013 counts, which holds the gradient's norm from one time step to the one before
-    (``rnncli.nn.omega``)."""
+    drawn anew for every epoch (Provilkov et al. 2020). ``r_drop``: alpha of regularised dropout, by
+    which a pair is run twice and what both predict is to agree (``rnncli.nn.consistency``).
+    ``omega``: how much the regulariser of Pascanu et al. 2013 counts, which holds the gradient's
+    norm from one time step to the one before (``rnncli.nn.omega``)."""
 
     dropout: float = 0.0
     dropout_input: float | None = None
@@ -117,6 +118,7 @@ class RegularizationConfig:
     weight_noise: float = 0.0
     label_smoothing: float = 0.0
     subword_dropout: float = 0.0
+    r_drop: float = 0.0
     omega: float = 0.0
 
     def __post_init__(self) -> None:

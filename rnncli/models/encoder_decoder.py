@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from rnncli.errors import UsageError
 from rnncli.models.decoder_state import DecoderState
 from rnncli.models.packed import Packed
-from rnncli.models.penalties import activation_penalty
 from rnncli.nn.attention import Attention, fresh
 from rnncli.nn.attentive_cell import AttentiveCell, second_cell
 from rnncli.nn.bridge import Bridge
@@ -26,7 +25,7 @@ from rnncli.nn.cells.zoneout import Zoneout
 from rnncli.nn.dropout import dropout
 from rnncli.nn.embedding import Embedding
 from rnncli.nn.layered_cell import LayeredCell
-from rnncli.nn.softmax import SampledVocabulary, Softmax
+from rnncli.nn.softmax import Softmax
 from rnncli.nn.stack import Run, Stack
 from rnncli.nn.state import State
 from rnncli.nn.summary_cell import SummaryGRU
@@ -303,32 +302,8 @@ class EncoderDecoder(nn.Module):
             h = dropout(h, rates.output_rate, locked=rates.locked)
         return raw, h
 
-    def training_loss(
-        self,
-        source: Tensor,
-        inputs: Tensor,
-        targets: Tensor,
-        mask: Tensor,
-        run_as: Run,
-        rates: RegularizationConfig,
-        sampling: SampledVocabulary | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """source: (S, B); inputs, targets: (T, B), where ``inputs[t]`` is the token before
-        ``targets[t]``; mask: (T, B), false for padding. Returns the mean nats a target token, and
-        the penalties and what label smoothing adds to it for the gradient."""
-        raw, h = self.readings(source, inputs, run_as, rates)
-        rows, flat = h[mask], targets[mask]
-        scale = torch.full(flat.shape, 1.0 / max(1, len(flat)), device=flat.device)
-        nats = self.output.loss(rows, flat, scale, self.tied_weight, run_as.dtype, sampling)
-        extra = activation_penalty(raw, raw, mask, rates)
-        if rates.label_smoothing:
-            extra = extra + rates.label_smoothing * self.output.smoothing(
-                rows, flat, self.tied_weight
-            )
-        return nats, extra
-
     def nats(self, source: Tensor, inputs: Tensor, targets: Tensor, run_as: Run) -> Tensor:
-        """-log p of every target (T, B); shapes as in ``training_loss``, no dropout."""
+        """-log p of every target (T, B); source: (S, B), inputs and targets: (T, B), no dropout."""
         _, h = self.readings(source, inputs, run_as, None)
         flat = self.output.nats(h.reshape(-1, h.shape[2]), targets.reshape(-1), self.tied_weight)
         return flat.view(targets.shape)

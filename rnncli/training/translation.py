@@ -18,6 +18,7 @@ from rnncli.decoding.search_options import SearchOptions
 from rnncli.errors import DataError, UsageError
 from rnncli.evaluation.translation import bleu_and_chrf, exact_match, token_error_rate
 from rnncli.models.encoder_decoder import EncoderDecoder
+from rnncli.models.pair_loss import pair_loss
 from rnncli.nn.softmax import SampledVocabulary
 from rnncli.nn.stack import Run
 from rnncli.runtime import Runtime
@@ -228,7 +229,8 @@ class Translation:
 
     @property
     def positions(self) -> int:
-        return math.ceil(self.train_tokens / max(1, self.pieces))
+        passes = 2 if self.config.regularization.r_drop else 1
+        return math.ceil(passes * self.train_tokens / max(1, self.pieces))
 
     def _token_counts(self) -> Tensor:
         """(V,): how often each token occurs in the training targets."""
@@ -284,8 +286,8 @@ class Translation:
                 int(of_piece.integers(1 << 62)),
             )  # fmt: skip
         self.model.train()
-        nats, extra = self.model.training_loss(
-            source, inputs, targets, mask, self.run_as, self.config.regularization,
+        nats, extra = pair_loss(
+            self.model, source, inputs, targets, mask, self.run_as, self.config.regularization,
             self.sampling if sampled else None,
         )  # fmt: skip
         return Loss(nats + extra, float(nats.detach()), int(mask.sum()), 1.0)

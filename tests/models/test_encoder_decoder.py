@@ -13,6 +13,7 @@ from rnncli.cell_table import CELLS
 from rnncli.errors import UsageError
 from rnncli.models.decoder_state import DecoderState
 from rnncli.models.encoder_decoder import EncoderDecoder
+from rnncli.models.pair_loss import pair_loss
 from rnncli.models.prepared_decoder import prepare_decoder
 from rnncli.nn.stack import Run
 from rnncli.nn.state import State
@@ -214,7 +215,7 @@ def test_padding_of_targets_changes_nothing() -> None:
         x, y = inputs.clone(), targets.clone()
         y[~mask] = filler
         x[1:][~mask[:-1]] = filler
-        nats, extra = model.training_loss(source, x, y, mask, RUN, rates)
+        nats, extra = pair_loss(model, source, x, y, mask, RUN, rates)
         gradients = torch.autograd.grad(nats + extra, list(model.parameters()))
         found.append((nats, extra, *gradients))
     for a, b in zip(*found, strict=True):
@@ -227,7 +228,7 @@ def test_loss_and_label_smoothing_are_torchs(tied: bool) -> None:
     source, inputs, targets = batch()
     mask = torch.ones(T, B, dtype=torch.bool)
     rates = RegularizationConfig(label_smoothing=0.2)
-    nats, extra = model.training_loss(source, inputs, targets, mask, RUN, rates)
+    nats, extra = pair_loss(model, source, inputs, targets, mask, RUN, rates)
     state = model.start(source, B)
     logits = []
     for t in range(T):
@@ -238,6 +239,31 @@ def test_loss_and_label_smoothing_are_torchs(tied: bool) -> None:
     torch.testing.assert_close(nats + extra, expected)
     mine = torch.autograd.grad(nats + extra, list(model.parameters()), retain_graph=True)
     its = torch.autograd.grad(expected, list(model.parameters()))
+    for a, b in zip(mine, its, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_two_passes_are_to_agree() -> None:
+    """R-Drop beside its formula, over the dropout that the two passes drew."""
+    model = make(attention="general", direction="bidirectional", tied=True).train()
+    source, inputs, targets = batch()
+    mask = torch.ones(T, B, dtype=torch.bool)
+    mask[-1, 1] = False
+    rates = RegularizationConfig(dropout=0.4, locked=True, label_smoothing=0.1, r_drop=3.0)
+    torch.manual_seed(5)
+    nats, extra = pair_loss(model, source, inputs, targets, mask, RUN, rates)
+    torch.manual_seed(5)
+    _, h = model.readings(source.repeat(1, 2), inputs.repeat(1, 2), RUN, rates)
+    log_p = torch.log_softmax(model.output.logits(h, model.tied_weight), 2)
+    first, second = log_p[:, :B][mask], log_p[:, B:][mask]
+    smoothed = sum(
+        torch.nn.functional.cross_entropy(one, targets[mask], label_smoothing=0.1) / 2
+        for one in (first, second)
+    )
+    divergence = ((first.exp() - second.exp()) * (first - second)).sum(1).mean()
+    torch.testing.assert_close(nats + extra, smoothed + 3.0 / 4 * divergence)
+    mine = torch.autograd.grad(nats + extra, list(model.parameters()), retain_graph=True)
+    its = torch.autograd.grad(smoothed + 3.0 / 4 * divergence, list(model.parameters()))
     for a, b in zip(mine, its, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -327,7 +353,7 @@ def test_attentive_decoders_are_trained_alike_by_every_loop(config: dict[str, An
         used = replace(rates, dropout_state=0.0) if engine.endswith("without") else rates
         mask = torch.ones(T, B, dtype=torch.bool)
         run = Run(engine.split()[0], torch.float64)
-        loss, _ = model.training_loss(source, inputs, targets, mask, run, used)
+        loss, _ = pair_loss(model, source, inputs, targets, mask, run, used)
         loss.backward()
         found[engine] = [loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
     for one, other in zip(found["reference"], found["deferred"], strict=True):
@@ -482,8 +508,8 @@ def test_any_cell_on_both_sides(cell: str) -> None:
         model = make(cell=cell, direction="bidirectional", **more)
         source, inputs, targets = batch()
         mask = torch.ones(T, B, dtype=torch.bool)
-        nats, _ = model.train().training_loss(
-            source, inputs, targets, mask, RUN, RegularizationConfig()
+        nats, _ = pair_loss(
+            model.train(), source, inputs, targets, mask, RUN, RegularizationConfig()
         )
         nats.backward()
         assert torch.isfinite(nats)

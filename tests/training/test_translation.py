@@ -146,6 +146,33 @@ def test_accumulated_gradients_are_those_of_one_batch(tmp_path: Path) -> None:
     assert headers[0].target_ratio == pytest.approx(2.5, abs=0.01)
 
 
+def test_regularised_dropout_in_a_run(tmp_path: Path) -> None:
+    """Nats are a pass's, so that with next to no dropout they are those of a run without it."""
+    pairs = write_pairs(tmp_path / "p.tsv", 60)
+    found = []
+    for alpha in (0.0, 5.0):
+        settings = config(
+            pairs, training__max_steps=3, regularization__dropout=1e-7, regularization__r_drop=alpha
+        )
+        *_, last = run(settings, tmp_path / f"run{alpha}")
+        found.append(last.best_score)
+    assert found[0] == pytest.approx(found[1], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"regularization.dropout": 0.0}, "both passes are the same.*give regularization.dropout"),
+        ({"training.sampled_softmax": 9}, r"training\.sampled_softmax: .*use sampled_softmax = 0"),
+        ({"training.risk_candidates": 9}, r"training\.risk_candidates: .*use risk_candidates = 0"),
+    ],
+)
+def test_what_regularised_dropout_does_not_go_with(more: dict[str, Any], message: str) -> None:
+    needed = {"task": "translate", "training.state": "reset", "regularization.dropout": 0.2}
+    with pytest.raises(UsageError, match=message):
+        Config().with_values({**needed, "regularization.r_drop": 1.0, **more})
+
+
 def test_subwords_are_drawn_anew_for_every_epoch(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "p.tsv", 60)
     settings = config(
@@ -204,6 +231,7 @@ def test_settings_of_translation_alone_are_refused_elsewhere() -> None:
         ("training.batch_tokens", 100),
         ("training.best_by", "bleu"),
         ("regularization.subword_dropout", 0.1),
+        ("regularization.r_drop", 1.0),
     ):
         more = {"model.attention": "additive", "model.look_up": "before"}
         with pytest.raises(UsageError, match=r"only --task translate"):

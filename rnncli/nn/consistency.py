@@ -1,0 +1,83 @@
+"""Regularised dropout: two passes over the same targets, each with dropout of its own, agree.
+
+Liang et al. 2021, *R-Drop: Regularized Dropout for Neural Networks*, eq. 1 to 3. With P1 and P2
+what the output layer predicts in the two passes, a target y costs
+
+    -log P1(y) - log P2(y) + alpha (KL(P1 || P2) + KL(P2 || P1)) / 2.
+
+Here it is half of that, so that a pass counts as a target does without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from rnncli.nn.softmax import CHUNK_BYTES
+
+
+class _ConsistentLoss(torch.autograd.Function):
+    """The loss with its gradient in the same pass, as ``rnncli.nn.softmax`` has it for one pass:
+    no more logits are there than those of a chunk of rows."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, alpha: float,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        _, N, H = h.shape
+        V = len(weight)
+        W, b = weight.to(dtype), bias.to(dtype)
+        total = nats = torch.zeros((), dtype=torch.float64, device=h.device)
+        dh, dW, db = torch.empty_like(h), torch.zeros_like(weight), torch.zeros_like(bias)
+        rows = max(16, CHUNK_BYTES // (2 * V * bias.element_size()))
+        for start in range(0, N, rows):
+            part = slice(start, min(N, start + rows))
+            read = h[:, part].reshape(-1, H).to(dtype)
+            logits = torch.addmm(b, read, W.t()).to(bias.dtype)
+            log_p = torch.log_softmax(logits, 1).view(2, -1, V)
+            columns = targets[part].expand(2, -1).unsqueeze(2)
+            mine = -log_p.gather(2, columns).sum(dtype=torch.float64) / 2
+            p = log_p.exp()
+            ratio, change = log_p[0] - log_p[1], p[0] - p[1]
+            divergence = (change * ratio).sum(dtype=torch.float64) / 2
+            nats = nats + mine
+            total = total + mine + alpha / 2 * divergence
+            # The derivative of KL(P1 || P2) + KL(P2 || P1) by the logits of P1 is
+            # P1 (log P1 - log P2 - KL(P1 || P2)) + P1 - P2, and that by those of P2 likewise.
+            d = torch.empty_like(p)
+            for k, sign in ((0, 1.0), (1, -1.0)):
+                kl = (p[k] * ratio).sum(1, keepdim=True)
+                torch.sub(ratio, kl, out=d[k]).mul_(p[k]).add_(change).mul_(sign * alpha / 4)
+                d[k].add_(p[k], alpha=0.5)
+            d.scatter_add_(2, columns, d.new_full(columns.shape, -0.5))
+            flat = (d / N).view(-1, V).to(dtype)
+            dh[:, part] = (flat @ W).to(h.dtype).view(2, -1, H)
+            dW += (flat.t() @ read).to(dW.dtype)
+            db += flat.sum(0, dtype=db.dtype)
+        ctx.gradients = (dh, dW, db)
+        counted = nats / max(1, N)
+        ctx.mark_non_differentiable(counted)
+        return (total / max(1, N)).to(bias.dtype), counted
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Any) -> Any:
+        g = outputs[0]
+        dh, dW, db = (d * g for d in ctx.gradients)
+        del ctx.gradients
+        return dh, dW, db, None, None, None
+
+
+_consistent_loss = cast("Callable[..., tuple[Tensor, Tensor]]", _ConsistentLoss.apply)
+
+
+def consistent_loss(
+    h: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, alpha: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """What two passes cost, and their nats alone (without a gradient), each as a mean over the
+    targets. h: (2, N, H), the passes; weight: (V, H), bias: (V,), of the output layer; targets:
+    (N,); ``alpha``: what their disagreement counts; ``dtype``: that of the products' operands."""
+    return _consistent_loss(h, weight, bias, targets, alpha, dtype)
