@@ -124,8 +124,14 @@ def generate(
     limits = Limits(longest, min_new_tokens, stops)
     sampling = (temperature, top_k, top_p, min_p)
     Filters(*sampling)  # a value out of range is an error before a model is read
+    drawn = sampling != (1.0, 0, 1.0, 0.0)
     if beam_size:
-        _check_beam(beam_size, num_samples, greedy or bool(stops) or sampling != (1.0, 0, 1.0, 0.0))
+        _check_beam(beam_size, num_samples, greedy or bool(stops) or drawn)
+    elif greedy and drawn:
+        raise UsageError(
+            "--greedy: takes the most probable token at every step; leave it out, or --temperature, "
+            "--top-k, --top-p and --min-p"
+        )
     paths = [*([] if model is None else [model]), *(more or ())]
     if not paths:
         raise UsageError("Missing argument 'MODEL': a model's file or a run's folder")

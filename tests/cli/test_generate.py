@@ -222,6 +222,7 @@ def test_a_prompt_that_is_not_utf8(generate, char, byte, tmp_path):
         (("--min-new-tokens", "600"), UsageError, "min_new_tokens"),
         (("--stop", ""), UsageError, "stop"),
         (("--beam-size", "2", "--top-k", "3"), UsageError, "--beam-size"),
+        (("--greedy", "--temperature", "0.5"), UsageError, "--greedy"),
         (("--beam-size", "2", "--num-samples", "3"), UsageError, "--num-samples"),
         (("--weights", "int3"), UsageError, "weights.*int8"),
     ],
