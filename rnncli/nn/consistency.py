@@ -31,37 +31,35 @@ class _ConsistentLoss(torch.autograd.Function):
         _, N, H = h.shape
         V = len(weight)
         W, b = weight.to(dtype), bias.to(dtype)
-        total = nats = torch.zeros((), dtype=torch.float64, device=h.device)
+        nats = divergence = torch.zeros((), dtype=torch.float64, device=h.device)
         dh, dW, db = torch.empty_like(h), torch.zeros_like(weight), torch.zeros_like(bias)
-        rows = max(16, CHUNK_BYTES // (2 * V * bias.element_size()))
+        mean, share = 1.0 / max(1, N), alpha / 4 / max(1, N)
+        rows = max(64, CHUNK_BYTES // (8 * V * bias.element_size()))
         for start in range(0, N, rows):
             part = slice(start, min(N, start + rows))
             read = h[:, part].reshape(-1, H).to(dtype)
             logits = torch.addmm(b, read, W.t()).to(bias.dtype)
             log_p = torch.log_softmax(logits, 1).view(2, -1, V)
             columns = targets[part].expand(2, -1).unsqueeze(2)
-            mine = -log_p.gather(2, columns).sum(dtype=torch.float64) / 2
-            p = log_p.exp()
-            ratio, change = log_p[0] - log_p[1], p[0] - p[1]
-            divergence = (change * ratio).sum(dtype=torch.float64) / 2
-            nats = nats + mine
-            total = total + mine + alpha / 2 * divergence
+            nats = nats - log_p.gather(2, columns).sum(dtype=torch.float64) * (mean / 2)
+            ratio = log_p[0] - log_p[1]
+            p = log_p.exp_()
+            kl = (p.transpose(0, 1) @ ratio.unsqueeze(2)).transpose(0, 1)  # of P1; less that of P2
+            divergence = divergence + (kl[0] - kl[1]).sum(dtype=torch.float64) * (mean / 2)
             # The derivative of KL(P1 || P2) + KL(P2 || P1) by the logits of P1 is
             # P1 (log P1 - log P2 - KL(P1 || P2)) + P1 - P2, and that by those of P2 likewise.
-            d = torch.empty_like(p)
-            for k, sign in ((0, 1.0), (1, -1.0)):
-                kl = (p[k] * ratio).sum(1, keepdim=True)
-                torch.sub(ratio, kl, out=d[k]).mul_(p[k]).add_(change).mul_(sign * alpha / 4)
-                d[k].add_(p[k], alpha=0.5)
-            d.scatter_add_(2, columns, d.new_full(columns.shape, -0.5))
-            flat = (d / N).view(-1, V).to(dtype)
+            change = (p[0] - p[1]).mul_(share)
+            for k, sign in ((0, share), (1, -share)):
+                factor = torch.add(mean / 2 - sign * kl[k], ratio, alpha=sign)
+                p[k].mul_(factor).add_(change, alpha=1 - 2 * k)
+            p.scatter_add_(2, columns, p.new_full(columns.shape, -mean / 2))
+            flat = p.view(-1, V).to(dtype)
             dh[:, part] = (flat @ W).to(h.dtype).view(2, -1, H)
-            dW += (flat.t() @ read).to(dW.dtype)
+            dW = _added(dW, flat.t(), read)
             db += flat.sum(0, dtype=db.dtype)
         ctx.gradients = (dh, dW, db)
-        counted = nats / max(1, N)
-        ctx.mark_non_differentiable(counted)
-        return (total / max(1, N)).to(bias.dtype), counted
+        ctx.mark_non_differentiable(nats)
+        return (nats + alpha / 2 * divergence).to(bias.dtype), nats
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:
@@ -69,6 +67,11 @@ class _ConsistentLoss(torch.autograd.Function):
         dh, dW, db = (d * g for d in ctx.gradients)
         del ctx.gradients
         return dh, dW, db, None, None, None
+
+
+def _added(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """``total`` and the product a b, in the type of ``total``."""
+    return total.addmm_(a, b) if a.dtype == total.dtype else total.add_((a @ b).to(total.dtype))
 
 
 _consistent_loss = cast("Callable[..., tuple[Tensor, Tensor]]", _ConsistentLoss.apply)
