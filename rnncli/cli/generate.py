@@ -129,8 +129,8 @@ def generate(
         _check_beam(beam_size, num_samples, greedy or bool(stops) or drawn)
     elif greedy and drawn:
         raise UsageError(
-            "--greedy: takes the most probable token at every step; leave it out, or --temperature, "
-            "--top-k, --top-p and --min-p"
+            "--greedy: takes the most probable token at every step; leave it out, or leave out "
+            "--temperature, --top-k, --top-p and --min-p"
         )
     paths = [*([] if model is None else [model]), *(more or ())]
     if not paths:
