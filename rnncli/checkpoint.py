@@ -250,7 +250,11 @@ def _header(container: Container) -> Header:
         tokenizer_kind=container.field("tokenizer_kind", str),
         vocab_size=container.field("vocab_size", int),
         source_tokenizer_kind=str(container.metadata.get("source_tokenizer_kind", NO_TOKENIZER)),
-        source_vocab_size=int(container.metadata.get("source_vocab_size", 0)),
+        source_vocab_size=(
+            container.field("source_vocab_size", int)
+            if "source_vocab_size" in container.metadata
+            else 0
+        ),
         scores=container.field("scores", dict),
         provenance=container.field("provenance", dict),
         tensors=dict(tensors),

@@ -135,15 +135,9 @@ class Config:
             )
 
     def _check_r_drop(self) -> None:
-        """Two passes that differ by their dropout, over the whole vocabulary."""
-        rates = self.regularization
-        if not rates.r_drop:
+        """It is of two passes, over the whole vocabulary."""
+        if not self.regularization.r_drop:
             return
-        if not any((rates.dropout, rates.input_rate, rates.output_rate, rates.dropout_state)):
-            raise UsageError(
-                "regularization.r_drop: without dropout both passes are the same, and it would do "
-                "nothing; give regularization.dropout, or leave it out"
-            )
         for name in ("sampled_softmax", "risk_candidates"):
             if getattr(self.training, name):
                 raise UsageError(
@@ -252,12 +246,12 @@ class Config:
 def load_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file. Raises FileError, or UsageError with the line that is wrong."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise FileError.of("read", path, error) from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 text ({error.reason})") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a TOML file: {error}") from None
 
 
@@ -268,7 +262,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise UsageError(f"--set {text}: expected section.key=value, as in model.layers=3")
     try:
         value = tomllib.loads(f"x = {raw.strip()}")["x"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = raw.strip()
     return name.strip(), value
 

@@ -32,11 +32,11 @@ def write_atomically(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     left, with one exception: when the last step, flushing the folder, fails, ``path`` already has
     its new contents, complete, but they may not outlive a power cut.
     """
-    target = Path(os.path.realpath(path))
     try:
-        if _is_special(target):
-            _write_in_place(target, parts)
+        if _is_special(path):  # before links are read: /dev/stdout may lead to what has no path
+            _write_in_place(path, parts)
             return
+        target = Path(os.path.realpath(path))
         temporary = target.parent / f"{_PREFIX}{os.urandom(8).hex()}{_SUFFIX}"
         try:
             _write_new(temporary, parts)

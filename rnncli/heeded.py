@@ -5,6 +5,7 @@ A field at its default asks for nothing. What cannot be is refused by the sectio
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +75,7 @@ _RULES: dict[str, tuple[str, tuple[str, ...]]] = {
     "schedule.final_fraction": ("schedule.name", ("cosine",)),
     "model.embedding_size": ("model.input", ("embedding",)),
     "tokenizer.min_count": ("tokenizer.kind", ("word", "char")),
+    "source_tokenizer.min_count": ("source_tokenizer.kind", ("word", "char")),
 }
 """Settings of one rule among several: the setting that names the rule, and which it may name."""
 
@@ -163,6 +165,9 @@ def require_rules(given: Iterable[str], sections: Mapping[str, Any]) -> None:
     have. What stands in a preset or a file beside another rule is left there, so that the rule
     alone can be exchanged."""
     for setting in given:
+        owner, _, name = setting.rpartition(".")
+        if name == "vocab_size" and sections[owner].model is not None:
+            raise UsageError(f"{setting}: {owner}.model has its size; leave it out")
         if setting not in _RULES:
             continue
         chooser, having = _RULES[setting]
@@ -182,7 +187,14 @@ def _asks(section: Any, name: str) -> bool:
 
 
 def _require_a_use(task: str, sections: Mapping[str, Any]) -> None:
-    instead, names = _UNUSED.get(task.partition(":")[0], ("", ()))
+    kind = task.partition(":")[0]
+    if kind != "synthetic":
+        for field in dataclasses.fields(sections["synthetic"]):
+            if _asks(sections["synthetic"], field.name):
+                raise UsageError(
+                    f"synthetic.{field.name}: --task {task} has none; it is for the synthetic tasks"
+                )
+    instead, names = _UNUSED.get(kind, ("", ()))
     for setting in names:
         section, name = setting.split(".")
         if _asks(sections[section], name):

@@ -1,5 +1,6 @@
 """What every test starts from."""
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -11,12 +12,27 @@ settings.register_profile("unhurried", deadline=None, suppress_health_check=[Hea
 settings.load_profile("unhurried")
 
 
+# Nor is a terminal that somebody has told to be without colours, or with them everywhere.
+for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES"):
+    os.environ.pop(name, None)
+os.environ["TERM"] = "xterm"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing is found in the user's cache, and nothing is left there."""
+    os.environ["RNNCLI_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def _leave_torch_as_it_was() -> Iterator[None]:
     """Settings of the whole process, which ``rnncli.runtime.prepare`` makes, end with a test."""
+    threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else 0
     yield
     if "torch" in sys.modules:
         import torch
 
+        if threads:
+            torch.set_num_threads(threads)
         torch.set_flush_denormal(False)
         torch.set_float32_matmul_precision("highest")

@@ -177,7 +177,8 @@ def evaluate(
         )  # fmt: skip
         return
     if task == "music":
-        refuse_options(context, EVALUATE_OPTIONS, "a model of music")
+        alone = {"more"} if len(paths) == 1 else set()
+        refuse_options(context, EVALUATE_OPTIONS | alone, "a model of music")
         evaluate_music(
             paths[0], name or "-", as_json=as_json, precision=precision, device=device,
             threads=threads,

@@ -62,6 +62,9 @@ def evaluate_translation(
 
     if options.against is not None and options.against_output is not None:
         raise UsageError("--against and --against-output: give one of them")
+    pairs_at = [table or "-"] if options.source is None else [options.source, options.target]
+    if options.against_output == "-" and "-" in pairs_at:
+        raise UsageError("--against-output -: standard input has the pairs; give a file")
     where = prepare(device, "float32", threads).device
     loaded = load_translators(models, where)
     other = [] if options.against is None else load_translators([options.against], where)
@@ -71,9 +74,9 @@ def evaluate_translation(
         pairs = [pair for some in reader.batches(_LINES_READ) for pair in some if pair]
     if not pairs:
         raise DataError(f"{reader.name}: no pairs to translate")
-    systems = [_translations(one, pairs, options) for one in (other, loaded) if one]
-    if options.against_output is not None:
-        systems.insert(0, _lines(options.against_output, len(pairs), reader.name, on_bad_input))
+    given = options.against_output
+    outputs = [] if given is None else [_lines(given, len(pairs), reader.name, on_bad_input)]
+    systems = [*outputs, *(_translations(one, pairs, options) for one in (other, loaded) if one)]
     *baseline, quality = measure(
         systems,
         [target for _, target in pairs],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 from typer import Option
@@ -83,9 +84,11 @@ class _Table:
         try:
             return split_pair(line)
         except DataError as error:
+            if self._strict and not line and self._reader.was_bad(number):
+                return "", ""  # it was to be left empty
             if self._strict:
                 raise DataError(f"{self.name}:{number}: {error}") from None
-            if line:
+            if line.strip():
                 self._reader.bad_line(number, str(error), "")
             return None
 
@@ -96,14 +99,17 @@ class _TwoFiles:
         self._source, self._target = source, target
 
     def batches(self, max_pairs: int) -> Iterator[Sequence[Pair | None]]:
-        sources = self._source.batches(max_pairs)
-        targets = chain.from_iterable(self._target.batches(max_pairs))
-        for lines in sources:
-            others = list(islice(targets, len(lines)))
-            if len(others) < len(lines):
+        sides = self._source.batches(max_pairs), self._target.batches(max_pairs)
+        waiting: tuple[deque[str], deque[str]] = deque(), deque()
+        while True:
+            for lines, batches in zip(waiting, sides, strict=True):
+                if not lines:
+                    lines.extend(next(batches, ()))
+            count = min(map(len, waiting))
+            if not count:
                 break
-            yield list(zip(lines, others, strict=True))
-        for _ in chain(sources, targets):  # what is left of one of them is counted
+            yield [(waiting[0].popleft(), waiting[1].popleft()) for _ in range(count)]
+        for _ in chain(*sides):  # what is left of one of them is counted
             pass
         counts = self._source.lines, self._target.lines
         if counts[0] != counts[1]:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from rnncli.cli.console import note
-from rnncli.errors import ClosedPipe, DataError, FileError
+from rnncli.errors import ClosedPipe, DataError, FileError, RnncliError
 from rnncli.text.lines import BOM
 
 T = TypeVar("T")
@@ -48,7 +48,8 @@ class LineReader:
         self.lines = 0  # handed out so far
         self.bad_lines = 0  # among them
         self.first_bad = ""  # its number, and what is wrong with it
-        self._last_bad = 0
+        self._first_bad = 0
+        self._bad: set[int] = set()
         self.repair = "repaired with U+FFFD"  # what becomes of it unless it is left empty
         self._handle = handle
         self._on_bad_input = on_bad_input
@@ -66,7 +67,16 @@ class LineReader:
         """As ``batches``, with what ``parse`` makes of a line's number, from 1, and its text; what
         it raises comes after the lines before, too."""
         waiting: deque[bytes] = deque()
-        for lines in self._reads():
+        reads = self._reads()
+        while True:
+            try:
+                lines = next(reads, None)
+            except RnncliError:  # damaged from here on
+                if waiting:
+                    yield from self._parsed(waiting, parse)
+                raise
+            if lines is None:
+                break
             waiting.extend(lines)
             while len(waiting) >= max_lines or (waiting and not self._more_is_there()):
                 count = min(len(waiting), max_lines)
@@ -118,6 +128,10 @@ class LineReader:
             what = f"not UTF-8 at its byte {error.start + 1} ({error.reason})"
             return self.bad_line(self.lines, what, line.decode(errors="replace"))
 
+    def was_bad(self, number: int) -> bool:
+        """Whether line ``number`` was counted as bad."""
+        return number in self._bad
+
     def bad_line(self, number: int, what: str, repaired: str) -> str:
         """What stands for line ``number`` with ``what`` wrong: ``repaired``, or an empty line.
 
@@ -127,9 +141,11 @@ class LineReader:
             raise DataError(
                 f"{self.name}:{number}: {what}; --on-bad-input replace or empty would go on"
             )
-        self.bad_lines += number != self._last_bad  # it may be no UTF-8 and no request
-        self._last_bad = number
-        self.first_bad = self.first_bad or f"line {number}: {what}"
+        # A line may be no UTF-8 and no request, and be found so at different times.
+        self.bad_lines += number not in self._bad
+        self._bad.add(number)
+        if not self._first_bad or number < self._first_bad:
+            self._first_bad, self.first_bad = number, f"line {number}: {what}"
         return "" if self._on_bad_input == OnBadInput.EMPTY else repaired
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from rnncli.cli.console import note
+from rnncli.cli.outputs import require_writable
 from rnncli.cli.streams import LineReader, OnBadInput, filter_lines, open_lines
 from rnncli.errors import DataError, UsageError
 from rnncli.sections import TOKENIZERS, TokenizerConfig
@@ -80,8 +82,12 @@ def train(
             f"--out {out}: a .model file holds a bpe or unigram tokenizer, not {tokenizer!r}; "
             "use another ending, such as .tok"
         )
+    require_writable(str(out))
     notes: list[str] = []
-    trained = train_tokenizer(config, _training_lines(corpus, on_bad_input, notes))
+    lines = _training_lines(corpus, on_bad_input, notes)
+    if tokenizer == "byte":  # it learns nothing, but what is given must be there
+        lines = iter(list(itertools.islice(lines, 1)))
+    trained = train_tokenizer(config, lines)
     for text in notes:
         note(text)
     if out.suffix == ".model":
@@ -167,16 +173,15 @@ def _decode_lines(
 
 def _decode_rest(tokenizer: Tokenizer, words: list[str], as_ids: bool) -> str:
     """The text of ``words``, with U+FFFD for those that are no tokens."""
-    texts, tokens = [], []
+    spaced = tokenizer.kind == "word"
+    decoder, texts = tokenizer.decoder(), []
     for word in words:
         try:
-            token = _tokens(tokenizer, [word], as_ids)
-            tokenizer.decode(token)
-            tokens += token
+            (token,) = _tokens(tokenizer, [word], as_ids)
+            texts.append(tokenizer.decode([token]) if spaced else decoder.push(token))
         except DataError:
-            texts.append(tokenizer.decode(tokens))
-            tokens = []
-    return _REPLACEMENT.join([*texts, tokenizer.decode(tokens)])
+            texts.append(decoder.finish() + _REPLACEMENT)
+    return (" " if spaced else "").join([*texts, *([] if spaced else [decoder.finish()])])
 
 
 def _tokens(tokenizer: Tokenizer, words: list[str], as_ids: bool) -> list[int]:

@@ -89,7 +89,9 @@ def train(
     ] = False,
     hidden_size: Annotated[int | None, _option("Units a layer.")] = None,
     embedding_size: Annotated[int | None, _option("Size of the input vectors.")] = None,
-    dropout: Annotated[float | None, _option("Rate between layers, of input and output.")] = None,
+    dropout: Annotated[
+        float | None, _option("Rate between layers; input and output follow it.")
+    ] = None,
     tied: Annotated[bool | None, _option("Output matrix = embedding.", "--tied/--no-tied")] = None,
     tokenizer: Annotated[str | None, _option("byte, char, word, bpe or unigram.")] = None,
     vocab_size: Annotated[int | None, _option("Most tokens in the vocabulary.")] = None,
@@ -200,8 +202,6 @@ def train(
     else:
         settled, notes = _settle(fixed, preset, config)
         require_rules(fixed, vars(settled))
-    if lag is not None and not settled.task.startswith("synthetic:"):
-        raise UsageError(f"--lag: --task {settled.task} has none; it is for the synthetic tasks")
     if dry_run:
         from rnncli.cli.console import print_table
         from rnncli.training.plan import plan

@@ -41,13 +41,15 @@ def guess_format(line: str) -> str:
 def parse(line: str, format: str) -> Hypothesis:
     """Raises DataError, without a place, for a line that is no hypothesis."""
     if format == "moses":
-        fields = [field.strip() for field in line.split(_BAR)]
+        columns = line.split(_BAR)
+        fields = [field.strip() for field in columns]
         if len(fields) < 2:
             raise DataError(f"no n-best entry, expected 'id {_BAR} text', got {line[:60]!r}")
         if len(fields) == 3 and _is_number(fields[2]):  # a score without features
             fields.insert(2, "")
-        head, text, features, score, *rest = (*fields, "", "")[: max(4, len(fields))]
-        text = text.replace(_SPELLED_BAR, _BAR)
+        head, _, features, score, *rest = (*fields, "", "")[: max(4, len(fields))]
+        # White space is text but for the one space beside a bar.
+        text = columns[1].removeprefix(" ").removesuffix(" ").replace(_SPELLED_BAR, _BAR)
     else:
         fields = line.split("\t")
         if len(fields) < 2:
@@ -109,7 +111,7 @@ class BySource:
         return [one if isinstance(one, NoSource) else next(scores) for one in numbers]
 
     def _number(self, id: str) -> int | NoSource:
-        number = int(id) if id.isascii() and id.isdigit() else -1
+        number = int(id) if id.isascii() and id.isdigit() and len(id) < 19 else -1
         if 0 <= number < len(self._sources):
             return number
         last = len(self._sources) - 1

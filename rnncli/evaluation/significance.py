@@ -65,11 +65,20 @@ def resampled(
         for name, theirs in zip(ours, signatures, strict=True)
     ]
     estimates = list(zip(columns[0], columns[1], strict=True))
-    for number, (_, lines) in enumerate(named[1:], 1):
-        if lines == named[0][1]:
-            bleu, chrf = estimates[number]
-            estimates[number] = replace(bleu, p_value=1.0), replace(chrf, p_value=1.0)
-    return estimates
+    baseline = estimates[0]
+    return [
+        baseline,
+        *(
+            (_as_equal(bleu, baseline[0]), _as_equal(chrf, baseline[1]))
+            for bleu, chrf in estimates[1:]
+        ),
+    ]
+
+
+def _as_equal(one: Estimate, baseline: Estimate) -> Estimate:
+    """``one``, whose p is 1 where it is worth just as much: sacreBLEU's is then the smallest."""
+    equal = one.score.value == baseline.score.value
+    return replace(one, p_value=1.0) if equal else one
 
 
 def _estimate(name: str, result: Result, signature: str) -> Estimate:

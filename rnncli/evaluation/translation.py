@@ -7,11 +7,17 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rnncli.evaluation.significance import RESAMPLES, Estimate, metrics, resampled
 from rnncli.metrics import Score
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
+
+
+_LONG = 4096
+"""Entries of the table of an edit distance from which on numpy fills it faster."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,8 @@ def token_error_rate(translations: Sequence[str], references: Sequence[str]) -> 
 
 def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
     """The fewest insertions, deletions and substitutions that make b of a (Levenshtein 1966)."""
+    if len(a) * len(b) > _LONG:
+        return _distance_of_long(a, b)
     row = list(range(len(b) + 1))
     for i, left in enumerate(a, 1):
         diagonal, row[0] = row[0], i
@@ -126,3 +134,15 @@ def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
             best = min(row[j] + 1, row[j - 1] + 1, diagonal + (left != right))
             diagonal, row[j] = row[j], best
     return row[-1]
+
+
+def _distance_of_long(a: Sequence[str], b: Sequence[str]) -> int:
+    """``edit_distance``, a row of the table at a time."""
+    numbers = {word: number for number, word in enumerate(dict.fromkeys((*a, *b)))}
+    columns = np.arange(len(b) + 1)
+    right, row = np.array([numbers[word] for word in b]), columns
+    for i, word in enumerate(a, 1):
+        kept = np.minimum(row[1:] + 1, row[:-1] + (right != numbers[word]))
+        # Insertions lead along the row: each costs one.
+        row = np.minimum.accumulate(np.concatenate(([i], kept)) - columns) + columns
+    return int(row[-1])

@@ -14,6 +14,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -147,7 +148,7 @@ class IdWriter:
         if old is not None:
             if self._file is None:
                 old.seek(_HEADER_BYTES)
-                self._blocks.append(old.read(size - _HEADER_BYTES))
+                self._blocks += _blocks(old, size - _HEADER_BYTES)
             old.close()
         if left is not None:
             left.unlink(missing_ok=True)
@@ -195,8 +196,14 @@ def _write_all(file: IO[bytes], data: bytes) -> None:
 
 def _copy(source: IO[bytes], target: IO[bytes], size: int) -> None:
     source.seek(0)
-    while size and (block := source.read(min(size, 1 << 22))):
+    for block in _blocks(source, size):
         _write_all(target, block)
+
+
+def _blocks(source: IO[bytes], size: int) -> Iterator[bytes]:
+    """The next ``size`` bytes; one read may give fewer than it is asked for."""
+    while size and (block := source.read(min(size, 1 << 22))):
+        yield block
         size -= len(block)
 
 

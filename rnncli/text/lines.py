@@ -56,6 +56,8 @@ class Source:
                 return cls(_spool(file, stream, name), name, file.suffix == ".gz")
         except OSError as error:
             raise FileError.of("read", name, error) from None
+        except ValueError as error:  # a null byte
+            raise FileError(f"cannot read {name!r}: {error}") from None
 
     @contextlib.contextmanager
     def open(self) -> Iterator[BinaryIO]:

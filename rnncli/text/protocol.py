@@ -122,7 +122,7 @@ def look_up(pieces: Sequence[str], table: Mapping[str, int]) -> list[int]:
     try:
         return [table[piece] for piece in pieces]
     except KeyError as error:
-        raise DataError(f"piece {error.args[0]!r} is not in the vocabulary") from None
+        raise DataError(f"piece {error.args[0][:40]!r} is not in the vocabulary") from None
 
 
 def without_surrogates(text: str) -> str:

@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rnncli.errors import DataError
 from rnncli.text.lines import BOM, CHUNK_BYTES, Source, Span
 from rnncli.text.tasks import Chunk, TextOptions
 
@@ -29,12 +30,17 @@ class Text:
         return ", ".join(span.source.name for span in self.spans)
 
     def chunks(self, options: TextOptions, cut_lines: bool, number: int = 0) -> Iterator[Chunk]:
-        """The text in chunks that carry ``number``."""
+        """The text in chunks that carry ``number``. Raises DataError after the last one when they
+        are not what was measured."""
+        digest = hashlib.sha256()
         for span in self.spans:
             line = span.first_line
             for data in span.chunks(options.byte_exact, cut_lines):
+                digest.update(data)
                 yield Chunk(data, span.source.name, line, number)
                 line += data.count(b"\n")
+        if digest.hexdigest() != self.sha256:
+            raise DataError(f"{self.name}: it was changed while it was read; run this again")
 
 
 def measure(spans: Sequence[Span], options: TextOptions) -> Text:
@@ -61,7 +67,7 @@ def hold_out(
         return _hold_out_of_line(texts, fraction, options)
     held = max(1, int(total * fraction))
     train, valid = _without_last(texts, total - held, options)
-    while valid.size <= valid.lines and held < total - 1:  # nothing but the ends of lines
+    while _is_blank(valid, options) and held < total - 1:
         held = min(total - 1, 2 * held)
         train, valid = _without_last(texts, total - held, options)
     note = (
@@ -69,6 +75,10 @@ def hold_out(
         f"(data.valid_fraction = {fraction:g}; data.valid names a file of its own)."
     )
     return train, valid, note
+
+
+def _is_blank(text: Text, options: TextOptions) -> bool:
+    return not any(chunk.data.strip() for chunk in text.chunks(options, cut_lines=True))
 
 
 def _without_last(

@@ -67,7 +67,11 @@ class WordTokenizer:
         return [self._words[token] for token in ids]
 
     def ids(self, pieces: Sequence[str]) -> list[int]:
-        return look_up(pieces, self._index | {LINE_END: self.boundary_id})
+        return look_up(pieces, self._piece_ids)
+
+    @cached_property
+    def _piece_ids(self) -> dict[str, int]:
+        return self._index | {LINE_END: self.boundary_id}
 
     def decoder(self) -> WordDecoder:
         return WordDecoder(self._words)

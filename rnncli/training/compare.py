@@ -92,9 +92,11 @@ class Row:
 
     @property
     def spread(self) -> float:
-        """The sample standard deviation of the score; nan for fewer than two finished runs."""
+        """The sample standard deviation of the score; nan for fewer than two finished runs, or
+        where nothing was validated."""
         scores = [outcome.score for outcome in self.finished]
-        return statistics.stdev(scores) if len(scores) > 1 else math.nan
+        known = len(scores) > 1 and all(map(math.isfinite, scores))
+        return statistics.stdev(scores) if known else math.nan
 
     @property
     def score_name(self) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from rnncli.errors import FileError
 from rnncli.model_section import cell_names
 from rnncli.sections import DataConfig
 from rnncli.text.lines import Source
+from rnncli.text.tokenizers import load_sentencepiece
 
 DEFAULT_SECONDS = 600.0
 LOOK_BYTES = 1 << 20
@@ -28,18 +30,22 @@ LEARNING_RATES = {"sgd": 5.0, "adagrad": 0.05, "adadelta": 1.0}
 VALID_BYTES = 1_000_000
 """So much held-out text is enough to tell models apart."""
 MOST_WORDS = 60_000
+SAMPLED = 1000
+"""Words that a batch's loss samples."""
 
 
 @dataclass(frozen=True)
 class Glance:
     """What a look at the beginning of the training files tells. ``alphabet``: how many different
-    characters there are."""
+    characters there are; ``tokenized``: whether rare words are ``<unk>`` already; ``seen_once``:
+    the share of its words that occur once."""
 
     bytes: int
     words_a_byte: float
     characters_a_byte: float
     alphabet: int
     tokenized: bool
+    seen_once: float
     compressed: bool
 
 
@@ -64,7 +70,13 @@ def glance(data: DataConfig) -> Glance:
     size, text = max(1, len(seen)), seen.decode("utf-8", "ignore")
     words, characters = len(seen.split()), len(text)
     return Glance(
-        total, words / size, characters / size, len(set(text)), b" <unk> " in seen, compressed
+        total,
+        words / size,
+        characters / size,
+        len(set(text)),
+        1000 * seen.count(b" <unk> ") > words,
+        share_seen_once(text.split()),
+        compressed,
     )
 
 
@@ -76,8 +88,10 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     seen = glance(data)
     reasons: list[str] = []
     values: dict[str, Any] = {}
-    kind = str(fixed.get("tokenizer.kind") or _tokenizer(seen, reasons))
-    vocab = int(fixed.get("tokenizer.vocab_size") or 0)
+    given = fixed.get("tokenizer.model")
+    ready = load_sentencepiece(str(given)) if given else None
+    kind = str(fixed.get("tokenizer.kind") or (ready and ready.kind) or _tokenizer(seen, reasons))
+    vocab = int(fixed.get("tokenizer.vocab_size") or (ready.vocab_size if ready else 0))
     if kind in ("bpe", "unigram") and not vocab:
         vocab = 8000 if seen.bytes < 300_000_000 else 16000
         values["tokenizer.vocab_size"] = vocab
@@ -86,24 +100,27 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         kind, vocab or min(MOST_WORDS, int(60 * tokens**0.37))
     )
     if kind == "word" and not seen.tokenized:
-        # A word of its own for every one that was seen would leave <unk> nothing to learn from.
-        values["tokenizer.min_count"] = 2
+        values["tokenizer.min_count"] = rare_words_count(seen.seen_once)
         if V == MOST_WORDS and not vocab:
             values["tokenizer.vocab_size"] = MOST_WORDS
     if "data.valid" not in fixed and 0.05 * seen.bytes > VALID_BYTES:
         values["data.valid_fraction"] = round(VALID_BYTES / seen.bytes, 6)
     words = V > 256
     embedded = fixed.get("model.input") != "one-hot"
-    batch = int(fixed.get("training.batch_size") or (16 if tokens < 300_000 else 32))
     bptt = int(fixed.get("training.bptt") or (35 if words else 64))
+    usual = max(1, min(16, tokens // bptt)) if tokens < 300_000 else 32
+    batch = int(fixed.get("training.batch_size") or usual)
     H, passes = _extent(V, tokens, batch * bptt, fixed, values, reasons)
     steps = passes * tokens / (batch * bptt)
+    whole = fixed.get("model.output") != "adaptive"
+    sampled = V > 4000 and whole and "training.sampled_softmax" not in fixed
     timed = fixed.get("training.max_seconds") or "training.max_seconds" in values
     if timed and fixed.get("training.state") != "reset":
         held = 0.05 * tokens * min(1.0, VALID_BYTES / (0.05 * seen.bytes + 1))
+        if sampled:  # validation is over the whole vocabulary
+            held *= (16 * H * H + V * H) / (16 * H * H + SAMPLED * H)
         values["training.valid_every_steps"] = _valid_every(passes, steps, held / (batch * bptt))
     rate = float(fixed.get("regularization.dropout", _dropout(passes, words)))
-    whole = fixed.get("model.output") != "adaptive"
     optimizer = str(fixed.get("optimizer.name", "adamw"))
     first = CELLS.get(_cells(fixed)[0])
     fixes_input = first is not None and "W_xh" in first.frozen  # and so what it reads
@@ -131,8 +148,8 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         values["regularization.dropout_embedding"] = round(rate / 4, 3)
         if optimizer == "adamw":  # for the others it is an L2 penalty, and far too strong a one
             values["optimizer.weight_decay"] = 0.1
-    if V > 4000 and whole:
-        values["training.sampled_softmax"] = 1000
+    if sampled:
+        values["training.sampled_softmax"] = SAMPLED
         values["training.sampled_fraction"] = 0.9
         reasons.append(
             "output: the loss samples 1000 words a batch during the first 90 % of the run; "
@@ -202,6 +219,18 @@ def _layers(fixed: Mapping[str, Any]) -> int:
 
 def _cells(fixed: Mapping[str, Any]) -> tuple[str, ...]:
     return cell_names(str(fixed.get("model.cell", "lstm")))
+
+
+def share_seen_once(words: Sequence[str]) -> float:
+    """The share of ``words`` that occur once; 0 of none."""
+    counts = Counter(words).values()
+    return sum(count == 1 for count in counts) / max(1, len(words))
+
+
+def rare_words_count(seen_once: float) -> int:
+    """How often a word has to occur to be one of the vocabulary. One of its own for every word that
+    was seen would leave ``<unk>`` nothing to learn from; of a few lines hardly any occurs twice."""
+    return 1 if seen_once > 1 / 3 else 2
 
 
 SIZES = (64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)

@@ -78,7 +78,7 @@ class Loop:
         self.solved_step: int | None = None
         self.sampled = self.config.training.sampled_softmax > 0
         self.seconds_before = 0.0
-        self.valid_seconds = 0.0
+        self.valid_seconds = self.save_seconds = 0.0
         self.began = began
         self.resumed_step = 0
         self._trained_tokens = 0
@@ -115,6 +115,7 @@ class Loop:
         if not seconds and self._trained_tokens:
             a_token = self._trained_seconds / self._trained_tokens
             seconds = VALIDATION_COST * a_token * self.task.valid_tokens
+        seconds += self.save_seconds
         return min(1.2 * seconds + 0.5, 0.3 * self.config.training.max_seconds)
 
     def _end(self) -> str | None:
@@ -178,12 +179,16 @@ class Loop:
                 yield from self._validate()
                 last_save = time.monotonic()
                 window = Window()
+            saving = time.monotonic() - last_save >= self.config.training.save_every_seconds > 0
+            if window.tokens and (saving or self.stop.received is not None):
+                yield self._report(window)  # a run that goes on from here begins a new one
+                window = Window()
             if self.stop.received is not None:
                 if self.validated_step < 0 and self.config.training.start_from is None:
                     self._write_unvalidated()
                 yield self._save(best=False)
                 raise self.stop.error(self.step)
-            if time.monotonic() - last_save >= self.config.training.save_every_seconds > 0:
+            if saving:
                 yield self._save(best=False)
                 last_save = time.monotonic()
             reason = self._end()
@@ -368,6 +373,8 @@ class Loop:
             self.averaging.swap()
 
     def _save(self, best: bool) -> Saved:
+        started = time.monotonic()
         self.place.write_training_state(self)
+        self.save_seconds = time.monotonic() - started
         self.place.drop_models(self.config.training.keep_models, self.step)
         return Saved(self.step, best)

@@ -61,7 +61,13 @@ def open_task(
             f"training.state: {config.training.state!r} is for running text, and every pair begins "
             "afresh; use 'reset'"
         )
-    training = config.training
+    training, rates = config.training, config.regularization
+    dropped = (rates.dropout, rates.input_rate, rates.output_rate, rates.dropout_state)
+    if rates.r_drop and not any(dropped):
+        raise UsageError(
+            "regularization.r_drop: without dropout both passes are the same, and it would do "
+            "nothing; give regularization.dropout, or leave it out"
+        )
     if training.bptt or training.bptt_variable:
         raise UsageError(
             f"training.bptt: {training.bptt} cuts text in pieces, and pairs are run whole; use "
@@ -94,13 +100,12 @@ def read_text(data: DataConfig) -> tuple[list[list[Pair]], list[Pair] | None, li
         if not valid:
             raise DataError(f"{files.name}: empty; give some pairs to validate on")
     elif data.valid_fraction:
-        last = max((k for k, pairs in enumerate(train) if len(pairs) > 1), default=-1)
-        if last < 0:
+        count = sum(map(len, train))
+        if count < 2:
             notes.append("Too few pairs to hold some out: nothing is validated (data.valid).")
         else:
-            count = len(train[last])
-            held = max(1, round(count * data.valid_fraction))
-            train[last], valid = train[last][:-held], train[last][-held:]
+            held = min(count - 1, max(1, round(count * data.valid_fraction)))
+            train, valid = _without_last(train, count - held)
             notes.append(
                 f"The last {held:,} of {count:,} pairs are held out for validation "
                 f"(data.valid_fraction = {data.valid_fraction:g}; data.valid names a file of its "
@@ -109,6 +114,17 @@ def read_text(data: DataConfig) -> tuple[list[list[Pair]], list[Pair] | None, li
     if not any(train):
         raise DataError("no pairs to train on; give a file with some")
     return train, valid, notes
+
+
+def _without_last(train: list[list[Pair]], kept: int) -> tuple[list[list[Pair]], list[Pair]]:
+    """The first ``kept`` pairs, file by file, and the others."""
+    stay: list[list[Pair]] = []
+    others: list[Pair] = []
+    for pairs in train:
+        stay.append(pairs[: max(0, kept)])
+        others += pairs[len(stay[-1]) :]
+        kept -= len(pairs)
+    return stay, others
 
 
 def make_tokenizers(config: Config, train: Sequence[Sequence[Pair]]) -> tuple[Tokenizer, ...]:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rnncli.sections import DataConfig
 from rnncli.text.lines import Source
 from rnncli.text.pairs import PairFiles, pair_files
-from rnncli.training.defaults import LOOK_BYTES, VALID_BYTES, glance, measure_speed
+from rnncli.training.defaults import (
+    LOOK_BYTES,
+    VALID_BYTES,
+    glance,
+    measure_speed,
+    rare_words_count,
+    share_seen_once,
+)
 
 SMALL_BYTES = 500_000
 DEFAULT_SECONDS = 600.0
@@ -31,7 +39,8 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     seen = [glance(DataConfig(train=(path,))) for path in names if path is not None]
     size = sum(one.bytes for one in seen)
     small = size < SMALL_BYTES
-    spaced = all(map(_has_spaces, files))
+    look = _look(files)
+    spaced = look.spaced
     kind = str(fixed.get("tokenizer.kind", "bpe" if not small or not spaced else "word"))
     H, passes = (128, 0.0) if small else _extent(size, fixed)
     H = int(fixed.get("model.hidden_size", H))
@@ -58,14 +67,22 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "training.state": "reset",
         "training.bptt": 0,
         "training.batch_size": 32 if small else 64,
-        "training.best_by": "loss" if small else "bleu",
+        "training.best_by": (
+            "loss" if small else "bleu" if spaced and look.target_words > 4 else "chrf"
+        ),
         "schedule.warmup_steps": 100,
     }
     if kind in ("bpe", "unigram") and "tokenizer.model" not in fixed:
         values["tokenizer.vocab_size"] = SUBWORDS if not small else _subwords(size)
     if kind == "word":
-        # A word of its own for every one that was seen would leave <unk> nothing to learn from.
-        values["tokenizer.min_count"] = 2
+        values["tokenizer.min_count"] = rare_words_count(look.seen_once)
+    batch = int(fixed.get("training.batch_size") or values["training.batch_size"])
+    steps = size / look.bytes_a_pair / batch  # an epoch
+    asked = any(fixed.get(f"training.{name}") for name in ("epochs", "max_steps"))
+    if 0 < passes < 3:  # some validations before the first epoch is over
+        values["training.valid_every_steps"] = max(20, round(passes * steps / 12))
+    elif steps < 20 and not asked:  # and not hundreds of a few pairs
+        values["training.valid_every_steps"] = 20
     validated = any(fixed.get(f"data.{name}") for name in ("valid", "valid_source"))
     if not validated and 0.05 * size > VALID_BYTES:
         values["data.valid_fraction"] = round(VALID_BYTES / size, 6)
@@ -76,7 +93,7 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         if of_source in ("bpe", "unigram"):
             values["source_tokenizer.vocab_size"] = SUBWORDS if not small else _subwords(size)
         elif of_source == "word":
-            values["source_tokenizer.min_count"] = 2
+            values["source_tokenizer.min_count"] = rare_words_count(look.seen_once)
     if not any(fixed.get(f"training.{n}") for n in ("epochs", "max_steps", "max_seconds")):
         values["training.max_seconds"] = DEFAULT_SECONDS
     if "training.epochs" not in fixed:
@@ -104,18 +121,43 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     return {name: value for name, value in values.items() if name not in fixed}, reasons
 
 
-def _has_spaces(files: PairFiles) -> bool:
-    """Whether both sides have spaces between words, by a look at their beginnings. Where one has
-    none a sentence would be one word."""
-    sides: list[str] = []
-    for path in (files.table, files.source, files.target):
-        if path is None:
-            continue
-        with Source.of(path).open() as stream:
-            text = stream.read(LOOK_BYTES).decode(errors="ignore")
-        rows = [line.split("\t") for line in text.split("\n")] if path == files.table else [[text]]
-        sides += ["\n".join(row[k] for row in rows if len(row) > k) for k in range(len(rows[0]))]
-    return all(len(side) <= MOST_LETTERS * max(1, len(side.split())) for side in sides)
+@dataclass(frozen=True)
+class _Look:
+    """What the beginnings of parallel files tell. ``spaced``: both sides have spaces between words
+    (where one has none a sentence would be one word); ``target_words``: of a target;
+    ``seen_once``: the share of all words that occur once."""
+
+    spaced: bool
+    target_words: float
+    bytes_a_pair: float
+    seen_once: float
+
+
+def _look(files: Sequence[PairFiles]) -> _Look:
+    sides: tuple[list[str], list[str]] = ([], [])
+    for one in files:
+        for number, path in enumerate((one.source, one.target)):
+            if path is not None:
+                sides[number].extend(_beginning(path))
+        for line in _beginning(one.table) if one.table is not None else ():
+            for side, text in zip(sides, line.split("\t"), strict=False):
+                side.append(text)
+    words = [[word for line in side for word in line.split()] for side in sides]
+    letters = [sum(map(len, side)) for side in sides]
+    pairs = max(1, len(sides[1]))
+    return _Look(
+        all(a <= MOST_LETTERS * max(1, len(b)) for a, b in zip(letters, words, strict=True)),
+        len(words[1]) / pairs,
+        max(2.0, sum(len(line.encode()) + 1 for side in sides for line in side) / pairs),
+        share_seen_once([*words[0], *words[1]]),
+    )
+
+
+def _beginning(path: str) -> list[str]:
+    """The lines of its first megabyte."""
+    with Source.of(path).open() as stream:
+        text = stream.read(LOOK_BYTES).decode(errors="ignore")
+    return text.removesuffix("\n").split("\n")
 
 
 def _subwords(size: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rnncli.cli.pairs import open_pairs
 from rnncli.errors import DataError, UsageError
 from rnncli.text.word import WordTokenizer
 from tests.cli.in_process import Run, in_process
@@ -86,9 +88,23 @@ def test_one_number_out_for_each_pair_in(folder: Path, score: Run) -> None:
     assert score(folder / "a", *sides, "-m", folder / "b") != out
 
 
+def test_pairs_of_two_files_come_as_the_slower_one_does(folder: Path) -> None:
+    ours, theirs = os.pipe()
+    with open_pairs(None, str(folder / "s"), f"/dev/fd/{ours}") as reader:
+        batches = reader.batches(256)
+        os.write(theirs, b"one\n")
+        assert [pair and pair[1] for pair in next(batches)] == ["one"]
+        os.write(theirs, b"two\nthree\n")
+        assert [pair and pair[1] for pair in next(batches)] == ["two", "three"]
+        os.close(theirs)
+        with pytest.raises(DataError, match=r"s has 4 lines and .* 3;"):
+            next(batches)
+    os.close(ours)
+
+
 def test_a_line_that_is_no_pair_is_a_blank_one(folder: Path, score: Run, tmp_path: Path) -> None:
     table = tmp_path / "table"
-    table.write_bytes(b"the cat\tsat\n\nthe cat\na\tb\tc\nthe \xff\tsat\nmat\t")
+    table.write_bytes(b"the cat\tsat\n  \nthe cat\na\tb\tc\nthe \xff\tsat\nmat\t")
     out = score(folder / "a", table).split("\n")
     assert [bool(line) for line in out] == [True, False, False, False, True, True, False]
     assert (
@@ -264,9 +280,15 @@ def test_what_cannot_be_evaluated(folder: Path, evaluate: Run, tmp_path: Path) -
         ((folder / "lm", "--source", folder / "s"), "--source: not for a language model"),
         ((folder / "a", pairs, "--against", folder / "lm"), "needs a model of translation"),
         ((folder / "a", pairs, "--against", folder / "b", "--against-output", pairs), "one of"),
+        ((folder / "a", "-", "--against-output", "-"), "standard input has the pairs"),
     ):
         with pytest.raises(UsageError, match=message):
             evaluate(*arguments)
+    (tmp_path / "bytes").write_bytes(b"a\tb\n\xff\tb\n")
+    empty = json.loads(
+        evaluate(folder / "a", tmp_path / "bytes", "--on-bad-input", "empty", "--json")
+    )
+    assert empty["pairs"] == 2
     bad = write(tmp_path / "bad", ["a\tb", "", "c\td"])
     with pytest.raises(DataError, match=r"bad:2: 1 column; expected two"):
         evaluate(folder / "a", bad)

@@ -211,6 +211,11 @@ def test_bad_tokens(folder):
     done = run_cli("tokenize", "decode", tok, "--ids", input=lines)
     assert done.stdout.decode() == "hi\nh\ufffdi\n\ufffd\ufffdh\n\ufffd\n\ufffdh\n"
     assert "4 bad lines repaired with U+FFFD; the first is line 2: 'x' is" in done.stderr.decode()
+    words = run_cli(
+        "tokenize", "decode", folder / "word.tok", input=b"The zzz quick \xff\nzzz The\n"
+    )
+    assert words.stdout.decode() == "The \ufffd quick \ufffd\n\ufffd The\n"
+    assert b"2 bad lines repaired with U+FFFD; the first is line 1: " in words.stderr
     stopped = run_cli("tokenize", "decode", tok, "--ids", "--on-bad-input", "error", input=lines)
     assert stopped.returncode == 65
     assert b"standard input:2: 'x' is not a token id; " in stopped.stderr
@@ -230,9 +235,15 @@ def test_training_on_nothing_and_on_what_is_no_text(folder):
         assert done.returncode == code, (name, done.stderr)
         assert done.stderr.startswith(b"rnncli: error: ")
         assert done.stderr.count(b"\n") == 1
-    assert not out.exists()
-    done = run_cli("tokenize", "train", folder / "text.txt", "--out", folder / "no/such/x.tok")
+    done = run_cli("tokenize", "train", folder / "missing", "--out", out, "--tokenizer", "byte")
     assert done.returncode == 74
+    assert not out.exists()
+    done = run_cli("tokenize", "train", folder / "missing", "--out", folder / "no/such/x.tok")
+    assert done.returncode == 74  # before any text is read
+    assert b"cannot write" in done.stderr
+    piped = run_cli("tokenize", "train", folder / "text.txt", "--out", "/dev/stdout")
+    assert piped.returncode == 0
+    assert b'"chars"' in piped.stdout
 
 
 def test_training_counts_and_limits(folder):
@@ -342,6 +353,12 @@ def test_gzip_that_is_damaged(tmp_path):
         (tmp_path / "x.gz").write_bytes(data)
         with open_lines(str(tmp_path / "x.gz")) as reader, pytest.raises(DataError, match=message):
             list(reader.batches(10))
+    (tmp_path / "x.gz").write_bytes(whole[:-9])
+    with open_lines(str(tmp_path / "x.gz")) as reader:
+        batches = reader.batches(5000)
+        assert set(next(batches)) == {"line"}  # what is whole comes before the error
+        with pytest.raises(DataError, match="cut short"):
+            next(batches)
     for data in (b"", whole + b"\0" * 512, whole + whole):
         (tmp_path / "x.gz").write_bytes(data)
         with open_lines(str(tmp_path / "x.gz")) as reader:

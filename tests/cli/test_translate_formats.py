@@ -139,6 +139,10 @@ def test_half_a_character_costs_no_other_line(translate: Run, folder: Path, tmp_
     one, _ = objects(translate(folder, path, "--json-input", "--json"))
     assert one["translations"][0]["text"].startswith("\ufffd")
     assert translate(folder, path, "--json-input").count("\n") == 2
+    passed = ["\ud800", "\udc80"]
+    path.write_text(json.dumps({"source": "the cat", "id": passed}) + "\n")
+    (same,) = objects(translate(folder, path, "--json-input", "--json"))
+    assert same["id"] == passed
 
 
 def test_text_that_looks_like_json_is_text(translate: Run, folder: Path, tmp_path: Path) -> None:

@@ -132,4 +132,5 @@ def test_the_best_of_each_id():
 def test_a_bar_that_is_text_is_scored_as_one_and_written_as_it_came() -> None:
     line = "0 ||| a &#124;&#124;&#124; b ||| lm= -1 ||| -2"
     assert parse(line, "moses").text == "a ||| b"
+    assert parse("0 |||  a\u3000 ||| -2", "moses").text == " a\u3000"
     assert lines([line]) == ["0 ||| a &#124;&#124;&#124; b ||| lm= -1 rnncli= -7.0000 ||| -3.2500"]

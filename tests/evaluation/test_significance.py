@@ -89,3 +89,5 @@ def test_a_system_does_not_differ_from_itself() -> None:
     assert values["p_value"] == {"bleu": 1.0, "chrf": 1.0}
     assert values["confidence"]["resamples"] == 1000
     assert set(values["confidence"]["bleu"]) == {"mean", "half_width"}
+    _, blanks = measure([base, [f"{line}  \r" for line in base]], references)
+    assert blanks.to_dict()["p_value"] == {"bleu": 1.0, "chrf": 1.0}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
+import pytest
 import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import rnncli.evaluation.translation
 from rnncli.evaluation.translation import (
     bleu_and_chrf,
     edit_distance,
@@ -25,6 +27,15 @@ def test_bleu_and_chrf_are_sacrebleus() -> None:
     assert bleu.value == sacrebleu.corpus_bleu(FOUND, [EXPECTED]).score
     assert chrf.value == sacrebleu.corpus_chrf(FOUND, [EXPECTED]).score
     assert "case:mixed" in bleu.signature and "tok:13a" in bleu.signature
+
+
+@settings(deadline=None)
+@given(words, words)
+def test_edit_distance_of_long_lines_is_the_same(a: list[str], b: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rnncli.evaluation.translation, "_LONG", -1)
+        found = edit_distance(a, b)
+    assert found == edit_distance(a, b)
 
 
 @settings(deadline=None)

@@ -3,6 +3,7 @@
 import gzip
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -309,9 +310,28 @@ def test_a_very_long_line(tmp_path: Path) -> None:
     assert isinstance(corpus.train[0].ids, np.memmap)
 
 
-def test_what_is_held_out_is_not_blank(tmp_path: Path) -> None:
+def test_what_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not kept under the fingerprint of what it was."""
+    path = written(tmp_path / "a.txt", "the cat\n" * 600_000)
+    train = module._trained
+
+    def slow(*args: Any) -> Any:
+        tokenizer = train(*args)
+        with open(path, "a") as file:
+            file.write("and a dog\n")
+        return tokenizer
+
+    monkeypatch.setattr(module, "_trained", slow)
+    data = DataConfig(train=(str(path),), valid_fraction=0.0)
+    with pytest.raises(DataError, match="it was changed while it was read"):
+        load_corpus(data, TokenizerConfig(kind="word"))
+    assert not list((tmp_path / "cache").glob("*.ids"))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", " \n"])
+def test_what_is_held_out_is_not_blank(end: str, tmp_path: Path) -> None:
     path = tmp_path / "t"
-    path.write_text("one\ntwo\nthree\n\n\n")
+    path.write_text(f"one\ntwo\nthree{end}{end}{end}")
     corpus = load_corpus(DataConfig(train=(str(path),)), TokenizerConfig(kind="char"))
     assert corpus.valid is not None
     assert corpus.valid.counts.lines == 4

@@ -56,6 +56,12 @@ class Counting:
         return run_here(config, folder)
 
 
+def test_what_was_not_validated_has_no_spread(text: Path, tmp_path: Path) -> None:
+    settled = settle(cell_candidates(tiny(text, data__valid_fraction=0.0), ["elman"]), "hidden")
+    (row,) = make_rows(settled, outcomes(plan_runs(settled, 2, tmp_path / "all")))
+    assert math.isnan(row.mean("score")) and math.isnan(row.spread)
+
+
 def test_rows_are_what_the_runs_gave(text: Path, tmp_path: Path) -> None:
     settled = settle(cell_candidates(tiny(text), ["elman", "gru"]), "hidden")
     runs = plan_runs(settled, 2, tmp_path / "all")

@@ -10,7 +10,9 @@ import pytest
 from rnncli.config import Config
 from rnncli.errors import FileError, UsageError
 from rnncli.models.encoder_decoder import EncoderDecoder
-from rnncli.sections import DataConfig
+from rnncli.sections import DataConfig, TokenizerConfig
+from rnncli.text.subword import SubwordTokenizer
+from rnncli.text.tokenizers import train_tokenizer
 from rnncli.training import defaults, translation_defaults
 from rnncli.training.tasks import choose
 
@@ -33,6 +35,37 @@ def test_text_with_unknown_words_is_read_by_word(tmp_path: Path) -> None:
     assert config.tokenizer.kind == "word"
     assert config.model.tied
     assert any("<unk>" in reason for reason in reasons)
+
+
+def test_a_text_that_speaks_of_unknown_words_is_not_split_for_that(tmp_path: Path) -> None:
+    text = b"The cat sat on the mat.\n" * 9000
+    config, _ = chosen(tmp_path / "t", b"What <unk> means:\n" + text)
+    assert config.tokenizer.kind == "char"
+
+
+def test_a_tiny_text_is_not_cut_in_columns_of_a_few_tokens(tmp_path: Path) -> None:
+    config, _ = chosen(tmp_path / "t", b"The cat sat on the mat and the dog ran.\n")
+    assert config.training.batch_size == 1
+
+
+def test_a_sentencepiece_model_has_its_size(tmp_path: Path) -> None:
+    pieces = SubwordTokenizer(trained_model(tmp_path))
+    values, _ = defaults.choose(
+        DataConfig(train=(str(tmp_path / "t"),)), {"tokenizer.model": str(tmp_path / "m.model")}
+    )
+    assert values["tokenizer.kind"] == pieces.kind == "bpe"
+    assert "tokenizer.vocab_size" not in values
+    assert "training.sampled_softmax" not in values
+
+
+def trained_model(folder: Path) -> bytes:
+    """m.model, beside the text t that it was trained on."""
+    text = "The cat sat on the mat and the dog ran.\n" * 200
+    (folder / "t").write_text(text)
+    config = TokenizerConfig(kind="bpe", vocab_size=300)
+    model = train_tokenizer(config, text.splitlines()).to_bytes()
+    (folder / "m.model").write_bytes(model)
+    return model
 
 
 def test_plain_small_text_is_read_by_character(tmp_path: Path) -> None:
@@ -95,7 +128,7 @@ def test_the_same_speed_rounds_to_the_same_size() -> None:
     assert sizes == {512}
 
 
-WORDS = (" ".join(f"w{k}" for k in range(3000)) + " <unk> \n").encode() * 30
+WORDS = (" ".join(f"w{k}" for k in range(3000)) + " <unk>" * 20 + " \n").encode() * 30
 
 
 def test_no_dropout_means_none_at_all(tmp_path: Path) -> None:
@@ -254,8 +287,39 @@ def choose_pairs(path: Path, text: str, **fixed: Any) -> dict[str, Any]:
 def test_pairs_of_words_leave_some_to_be_unknown(tmp_path: Path) -> None:
     values = choose_pairs(tmp_path / "p.tsv", "a boat\tein Boot\n" * 40)
     assert (values["tokenizer.kind"], values["tokenizer.min_count"]) == ("word", 2)
-    values = choose_pairs(tmp_path / "p.tsv", "a boat\tein Boot\n", source_tokenizer__kind="word")
+    own = {"source_tokenizer__kind": "word"}
+    values = choose_pairs(tmp_path / "p.tsv", "a boat\tein Boot\n" * 40, **own)
     assert values["source_tokenizer.min_count"] == 2
+    few = choose_pairs(tmp_path / "p.tsv", "hello world\tbonjour monde\ngood night\tbonne nuit\n")
+    assert few["tokenizer.min_count"] == 1  # or there would be no words at all
+
+
+def test_the_best_pairs_are_found_by_what_their_targets_can_be_measured_with(
+    tmp_path: Path,
+) -> None:
+    def best_by(pair: str) -> str:
+        text = f"{pair}\n" * (600_000 // len(pair.encode()))
+        found: str = choose_pairs(tmp_path / "p.tsv", text, training__epochs=5)["training.best_by"]
+        return found
+
+    assert best_by("a boat on a river\tein Boot auf einem Fluss") == "bleu"
+    assert best_by("boat N PL\tboats") == "chrf"  # no four words in a row
+    assert best_by("a boat on a river\t川に船が一艘浮かんでいます") == "chrf"
+
+
+def test_validations_of_pairs_are_neither_too_few_nor_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(translation_defaults, "measure_speed", lambda fixed: 1e11)
+    line = "a boat on a river\tein Boot auf einem Fluss\n"
+
+    def every(pairs: int, **more: Any) -> int:
+        values = choose_pairs(tmp_path / "p.tsv", line * pairs, **more)
+        return int(values.get("training.valid_every_steps", 0))
+
+    assert every(40) == 20 and every(40, training__epochs=9) == 0
+    assert every(40_000, training__max_seconds=600.0) == 0
+    assert 20 < every(400_000, training__max_seconds=60.0) < 400_000 / 64
 
 
 def test_pairs_without_spaces_are_read_by_subword(tmp_path: Path) -> None:

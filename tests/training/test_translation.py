@@ -77,6 +77,18 @@ def test_reversal_is_learned_and_read_back(tmp_path: Path) -> None:
             assert found == expected
 
 
+def test_pairs_are_held_out_of_all_files(tmp_path: Path) -> None:
+    big, small = write_pairs(tmp_path / "big.tsv", 90), write_pairs(tmp_path / "small.tsv", 10)
+    names = (str(big), str(small))
+    train, valid, notes = read_text(DataConfig(train=names, valid_fraction=0.2))
+    assert [len(pairs) for pairs in train] == [80, 0] and valid is not None
+    together = [*big.read_text().splitlines(), *small.read_text().splitlines()]
+    assert ["\t".join(pair) for pair in valid] == together[80:]
+    assert "The last 20 of 100 pairs are held out" in notes[0]
+    one = write_pairs(tmp_path / "one.tsv", 1)
+    assert read_text(DataConfig(train=(str(one),)))[1] is None
+
+
 def test_each_side_may_have_a_vocabulary_of_its_own(tmp_path: Path) -> None:
     """Sources by character, targets by word: the end of a line has another number on each side."""
     settings = config(
@@ -156,13 +168,15 @@ def test_regularised_dropout_in_a_run(tmp_path: Path) -> None:
         )
         *_, last = run(settings, tmp_path / f"run{alpha}")
         found.append(last.best_score)
+    alone = config(pairs, regularization__r_drop=5.0)
+    with pytest.raises(UsageError, match=r"both passes are the same.*regularization\.dropout"):
+        run(alone, tmp_path / "alone")
     assert found[0] == pytest.approx(found[1], abs=1e-3)
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"regularization.dropout": 0.0}, "both passes are the same.*give regularization.dropout"),
         ({"training.sampled_softmax": 9}, r"training\.sampled_softmax: .*use sampled_softmax = 0"),
         ({"training.risk_candidates": 9}, r"training\.risk_candidates: .*use risk_candidates = 0"),
     ],
