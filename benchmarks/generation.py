@@ -30,6 +30,7 @@ from rnncli.decoding.sampling import Limits, sample
 from rnncli.models.language_model import LanguageModel
 from rnncli.models.packed import PRECISIONS
 from rnncli.models.stepper import PreparedStepper, prepare_stepper
+from rnncli.runtime import prepare
 from rnncli.sections import ModelConfig
 
 BYTES = {"float32": 4, "float16": 2, "int8": 1}
@@ -136,6 +137,8 @@ def measure(size: Size, rows: int, tokens: int, rounds: int, speed: float) -> No
     model = LanguageModel(config, size.vocab_size).eval().requires_grad_(False)
     plain = Plain(size)
     contenders: dict[str, Callable[[], object]] = {}
+    prepare("cpu", "float32", cores)
+    usual = torch.get_float32_matmul_precision()  # as ``rnncli generate`` has it
     counts = list(dict.fromkeys((cores, 1)))
     for count in counts:
         name = f"plain torch, {count} thread{'s' * (count > 1)}"
@@ -147,7 +150,7 @@ def measure(size: Size, rows: int, tokens: int, rounds: int, speed: float) -> No
             contenders[name] = at_threads(
                 count,
                 partial(ours, stepper, rows, tokens),
-                "highest" if rows == 1 else "medium",
+                "highest" if rows == 1 else usual,
             )
     found = seconds(contenders, rounds)
     base = next(iter(found.values()))  # torch as it comes

@@ -115,7 +115,14 @@ def check_after_kill(folder: Path) -> str:
 
 
 def check_end(folder: Path, whole: Path) -> None:
-    """That the run ended as the one that was never killed."""
+    """That the run ended as the one that was never killed. Raises SystemExit with the folder."""
+    try:
+        _compare(folder, whole)
+    except AssertionError as error:
+        raise SystemExit(f"{folder}: {error} differ from those of {whole}") from None
+
+
+def _compare(folder: Path, whole: Path) -> None:
     assert read_header(folder).weights_sha256 == read_header(whole).weights_sha256, "weights"
     tensors, values = read_training_state(folder / TRAINING_FILE)
     others, other_values = read_training_state(whole / TRAINING_FILE)

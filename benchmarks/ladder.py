@@ -86,7 +86,8 @@ def main() -> None:
     print("| | parameters | epochs | validation, nats a token | BLEU | chrF |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
-        for number, name in enumerate(options.only or ROWS):
+        for name in options.only or ROWS:
+            number = list(ROWS).index(name)
             folder = (options.keep or Path(scratch)) / f"{number}-1"
             train(options, ROWS[name], folder, 1, passed_on)
             report(options, name, [folder])

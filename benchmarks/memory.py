@@ -33,8 +33,7 @@ def make_corpus(path: Path, megabytes: int) -> None:
             block = []
             for _ in range(200):
                 words = rng.choice(lines)
-                start = rng.randrange(len(words))
-                block.append(" ".join(words[start:] + words[:start]))
+                block.append(" ".join(rng.sample(words, len(words))))
             text = "\n".join(block) + "\n"
             size += file.write(text)
 

@@ -52,7 +52,9 @@ def measure(
     data: Path, name: str, row: str, folder: Path, minutes: float, passed_on: list[str]
 ) -> str:
     train, valid, test = (data / f"{name}.{part}.txt" for part in ("train", "valid", "test"))
-    chosen = ["--task", "music"] if row == "default" else ["--preset", row]
+    chosen = ["--task", "music"]
+    if row != "default":
+        chosen = ["--preset", row, "--epochs", "0", "--set", "training.patience=0"]
     began = time.perf_counter()
     rnncli(
         "train", train, "--valid", valid, "--out", folder, "--overwrite", *chosen,

@@ -93,7 +93,7 @@ class OurRun:
 
     def __init__(self, config: Config, corpus: Corpus, plain: Plain) -> None:
         self.config = config
-        self.task = LanguageModelling(config, corpus, machine.prepare())
+        self.task = LanguageModelling(config, corpus, machine.prepare("cpu"))
         copy_weights(plain, self.task)
         self.parameters = list(self.task.model.parameters())
         self.optimizer = Optimizer(config.optimizer, self.task.model)
@@ -160,7 +160,7 @@ def measure(size: Size, text: Path, rounds: int, steps: int) -> None:
     corpus = load_corpus(config.data, config.tokenizer)
     if corpus.tokenizer.vocab_size != size.V:
         size = Size(size.name, corpus.tokenizer.vocab_size, size.H, size.B, size.T)
-    machine.prepare()
+    machine.prepare("cpu")
     as_set = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     first = PlainRun(size, [])
@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--only", choices=[size.name for size in SIZES])
     options = parser.parse_args()
-    torch.set_num_threads(machine.prepare().threads)
+    torch.set_num_threads(machine.prepare("cpu").threads)
     with tempfile.TemporaryDirectory() as folder:
         for size in SIZES:
             if options.only in (None, size.name):

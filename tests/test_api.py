@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,18 @@ import pytest
 import rnncli
 from rnncli.config import Config
 from rnncli.errors import DataError, FileError, UsageError
-from rnncli.evaluation.ensemble import load_ensemble
-from rnncli.evaluation.score_formats import score_format
-from rnncli.evaluation.scoring import LineScorer
+from tests.cli.in_process import Run, in_process
 from tests.helpers import cli_env, tiny_model
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("api"), scale=5.0)
+
+
+@pytest.fixture
+def score(capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    yield from in_process("score", capfd)
 
 
 def test_a_model_says_what_it_is(path: Path):
@@ -30,14 +34,13 @@ def test_a_model_says_what_it_is(path: Path):
     assert rnncli.load(str(path)).config == model.config
 
 
-def test_scores_are_those_of_the_command(path: Path):
-    model, lines = rnncli.load(path), ["the cat", "", "two\nlines"]
+def test_scores_are_those_of_the_command(path: Path, score: Run, tmp_path: Path):
+    model, lines = rnncli.load(path), ["the cat", "", "sat on a mat"]
     numbers = model.score(lines)
-    assert len(numbers) == 3
-    loaded = load_ensemble([path])
-    plain = score_format("plain", loaded[0].tokenizer)
-    texts = [plain.texts(one)[0] for one in LineScorer(loaded)(lines)]
-    assert [f"{number:.4f}" for number in numbers] == texts
+    (tmp_path / "lines").write_text("\n".join(lines) + "\n")
+    out = score(path, tmp_path / "lines").removesuffix("\n").split("\n")
+    assert [f"{number:.4f}" for number in numbers] == out
+    assert len(model.score(["two\nlines"])) == 1
 
 
 def test_a_text_or_a_file(path: Path, tmp_path: Path):

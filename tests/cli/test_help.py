@@ -62,10 +62,12 @@ def test_every_option_is_described(name):
         assert missing == [], f"options of {part.name} without help"
 
 
-def sandbox(folder: Path) -> None:
-    """What the examples find: texts, a tokenizer, the folder of a run with its best model and two
-    that it kept, music with a model of its own in ``tunes``, pairs with one in ``translator`` and
-    another system's ``other`` translations."""
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the examples find: texts, a tokenizer, the folder of a run with its best
+    model and two that it kept, music with a model of its own in ``tunes``, pairs with one in
+    ``translator`` and another system's ``other`` translations."""
+    folder = tmp_path_factory.mktemp("sandbox")
     text = (ROOT / "sample_data" / "book.txt").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.strip()]
     for name, part in (("book", lines[:200]), ("valid", lines[200:220]), ("test", lines[220:240])):
@@ -110,6 +112,7 @@ def sandbox(folder: Path) -> None:
         scores={"valid_nats": 6.0},
         provenance={},
     )
+    return folder
 
 
 def script(examples: list[str]) -> str:
@@ -131,10 +134,10 @@ SLOW = {"compare", "evaluate", "train"}  # a minute for all of their examples
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in BUILT],
 )
-def test_the_examples_work(name, tmp_path, capsys):
+def test_the_examples_work(name, sandbox, tmp_path, capsys):
     examples = [e for path in paths() if path[0] == name for e in examples_of(path, capsys)]
     assert all(re.search(r"\brnncli ", example) for example in examples)
-    sandbox(tmp_path)
+    shutil.copytree(sandbox, tmp_path, dirs_exist_ok=True)
     done = subprocess.run(
         ["bash", "-c", script(examples)],
         env=cli_env(),

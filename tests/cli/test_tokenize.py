@@ -379,9 +379,9 @@ def test_a_pipe_that_does_not_block():
     end, start = os.pipe()
     os.set_blocking(end, False)
     reader = LineReader("test", end)
+    started = time.monotonic()
     process = subprocess.Popen(["sh", "-c", "sleep 0.2; echo late"], stdout=start)
     os.close(start)
-    started = time.monotonic()
     assert list(reader.batches(5)) == [["late"]]
     assert time.monotonic() - started > 0.1
     process.wait()

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rnncli.checkpoint import read_model, write_model
+from rnncli.decoding.filters import Filters
+from rnncli.decoding.search_options import SearchOptions
 from rnncli.errors import DataError, UsageError
 from rnncli.evaluation.nbest import parse
+from rnncli.translation import Translator, translator_of
 from tests.cli.in_process import Run, in_process
 from tests.helpers import RNNCLI, cli_env, run_cli
 from tests.translators import lines, write_translator
@@ -41,10 +46,53 @@ def objects(out: str) -> list[dict]:
     return [json.loads(line) for line in out.splitlines()]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "field", "expected"),
+    [
+        (("--beam-size", 3), "beam_size", 3),
+        (("--batch-size", 7), "batch_size", 7),
+        (("--patience", "inf"), "patience", math.inf),
+        (("--length-penalty", 0.4), "length_penalty", 0.4),
+        (("--length-normalization", "avg"), "length_normalization", "avg"),
+        (("--coverage-penalty", 0.2), "coverage_penalty", 0.2),
+        (("--min-new-tokens", 2), "min_new_tokens", 2),
+        (("--max-new-tokens", 9), "max_new_tokens", 9),
+        (("--max-ratio", 1.5), "max_ratio", 1.5),
+        (("--max-extra", 4), "max_extra", 4),
+        (("--no-repeat-ngram", 3), "no_repeat_ngram", 3),
+        (("--n-best", 2, "--json"), "n_best", 2),
+        (("--replace-unk",), "replace_unk", True),
+        (("--sample", "--seed", 5), "seed", 5),
+        (("--sample", "--temperature", 0.5), "sampling", Filters(temperature=0.5)),
+        (("--sample", "--top-k", 3), "sampling", Filters(top_k=3)),
+        (("--sample", "--top-p", 0.8), "sampling", Filters(top_p=0.8)),
+    ],
+    ids=str,
+)
+def test_options_reach_the_search(
+    arguments: tuple[Any, ...],
+    field: str,
+    expected: object,
+    translate: Run,
+    folder: Path,
+    sources: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[SearchOptions] = []
+
+    def spy(models: object, options: SearchOptions, **more: Any) -> Translator:
+        seen.append(options)
+        return translator_of(models, options, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("rnncli.translation.translator_of", spy)
+    translate(folder, sources, *arguments)
+    assert getattr(seen[0], field) == expected != getattr(SearchOptions(), field)
+
+
 def test_json_has_scores_by_token_and_word(translate: Run, folder: Path, sources: Path) -> None:
-    plain = translate(folder, sources).split("\n")
-    for line, text, one in zip(LINES, plain, objects(translate(folder, sources, "--json")),
-                               strict=False):  # fmt: skip
+    *plain, _ = translate(folder, sources).split("\n")
+    answers = objects(translate(folder, sources, "--json"))
+    for line, text, one in zip(LINES, plain, answers, strict=True):
         assert one["source"] == line
         if not line:
             assert one["translations"] == [] and text == ""
@@ -281,7 +329,7 @@ def test_a_line_far_longer_than_any_in_training_is_warned_about(
 def test_lengths_and_repeats(translate: Run, folder: Path, sources: Path) -> None:
     out = translate(folder, sources, "--min-new-tokens", 4, "--max-ratio", 0, "--max-extra", 6,
                     "--no-repeat-ngram", 1)  # fmt: skip
-    for line, text in zip(LINES, out.split("\n"), strict=False):
+    for line, text in zip(LINES, out.removesuffix("\n").split("\n"), strict=True):
         words = text.split()
         assert 4 <= len(words) <= 6 or not line
         assert len(set(words)) == len(words)
@@ -296,7 +344,7 @@ def test_a_typed_line_is_answered_at_once_and_as_in_a_pipe(
         stdout=subprocess.PIPE, env=cli_env(),
     ) as process:  # fmt: skip
         assert process.stdin and process.stdout
-        for line, answer in zip(LINES[:6], expected, strict=False):
+        for line, answer in zip(LINES[:6], expected[:6], strict=True):
             process.stdin.write(f"{line}\n".encode())
             process.stdin.flush()
             assert process.stdout.readline().decode() == f"{answer}\n"

@@ -33,8 +33,9 @@ def test_equals_the_reference(kind: str, engine: str, T: int, B: int) -> None:
         assert_equal(found[name], tensor)
 
 
-@pytest.mark.parametrize(("kind", "engine"), CASES)
-def test_gradients_are_those_of_finite_differences(kind: str, engine: str) -> None:
+@pytest.mark.parametrize("kind", sorted({kind for kind, _ in CASES}))
+def test_gradients_are_those_of_finite_differences(kind: str) -> None:
+    """Of the reference, which every other engine equals (above)."""
     cell = make(kind, inputs=2, hidden=2)
     x, state = random_input(cell, T=3, B=2)
     names, parameters = zip(*cell.named_parameters(), strict=True)
@@ -43,7 +44,7 @@ def test_gradients_are_those_of_finite_differences(kind: str, engine: str) -> No
         state, weights = rest[: cell.state_parts], rest[cell.state_parts :]
         named = dict(zip(names, weights, strict=True))
         with torch.nn.utils.stateless._reparametrize_module(cell, named):
-            y, last = run(cell, x, state, cell.step_weights(), engine=engine, dtype=x.dtype)
+            y, last = run(cell, x, state, cell.step_weights(), engine="reference", dtype=x.dtype)
         return (y, *last)
 
     assert torch.autograd.gradcheck(outputs, (x, *state, *parameters))

@@ -199,12 +199,10 @@ def test_time_ends_the_run(text, tmp_path):
     finished = run(config, tmp_path / "run")[-1]
     took = time.monotonic() - began
     assert finished.reason == "1.5 seconds are over"
-    assert 0.8 < took < 3.5
-    assert finished.seconds == pytest.approx(took, abs=0.5)
-    began = time.monotonic()
+    assert 0.8 < finished.seconds <= took < 60
     more = tiny_config(text, training__epochs=0, training__max_seconds=2.5)
-    run(more, tmp_path / "run", resume=True)
-    assert 0.3 < time.monotonic() - began < 3.0
+    resumed = run(more, tmp_path / "run", resume=True)[-1]
+    assert resumed.step > finished.step and resumed.seconds > finished.seconds
 
 
 def test_time_is_kept_for_a_validation_longer_than_training(text, tmp_path):
