@@ -266,7 +266,6 @@ def test_no_times(text):
 
 
 def test_tensorboard(text, rnncli, tmp_path):
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     more = (*SMALL, "--epochs", 2, "--tensorboard")
@@ -284,7 +283,6 @@ def test_tensorboard(text, rnncli, tmp_path):
 
 def test_tensorboard_goes_on_where_the_run_does(text, rnncli, tmp_path, monkeypatch):
     """What a run has written that was stopped and not saved is not seen twice."""
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.setattr("rnncli.training.loop.REPORT_SECONDS", 0.0)
@@ -302,7 +300,6 @@ def test_tensorboard_goes_on_where_the_run_does(text, rnncli, tmp_path, monkeypa
 
 
 def test_tensorboard_calls_losses_what_they_are(rnncli, tmp_path):
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     task = ("--task", "synthetic:adding", "--lag", 10, "--hidden-size", 8, "--max-steps", 3)
