@@ -115,8 +115,9 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     whole = fixed.get("model.output") != "adaptive"
     sampled = V > 4000 and whole and "training.sampled_softmax" not in fixed
     timed = fixed.get("training.max_seconds") or "training.max_seconds" in values
-    if timed and fixed.get("training.state") != "reset":
-        held = 0.05 * tokens * min(1.0, VALID_BYTES / (0.05 * seen.bytes + 1))
+    endless = "training.max_steps" in fixed and passes > 60  # not a validation for every step
+    if (timed or endless) and fixed.get("training.state") != "reset":
+        held = tokens * _held_bytes(seen, fixed) / max(1, seen.bytes)
         if sampled:  # validation is over the whole vocabulary
             held *= (16 * H * H + V * H) / (16 * H * H + SAMPLED * H)
         values["training.valid_every_steps"] = _valid_every(passes, steps, held / (batch * bptt))
@@ -219,6 +220,14 @@ def _layers(fixed: Mapping[str, Any]) -> int:
 
 def _cells(fixed: Mapping[str, Any]) -> tuple[str, ...]:
     return cell_names(str(fixed.get("model.cell", "lstm")))
+
+
+def _held_bytes(seen: Glance, fixed: Mapping[str, Any]) -> float:
+    """Of the text that is validated on."""
+    path = fixed.get("data.valid")
+    if path is not None and path != "-" and os.path.isfile(path):
+        return float(os.stat(path).st_size)
+    return min(0.05 * seen.bytes, VALID_BYTES)
 
 
 def share_seen_once(words: Sequence[str]) -> float:

@@ -14,6 +14,8 @@ from rnncli import cli
 from rnncli.checkpoint import read_header
 from rnncli.cli.train import parse_time
 from rnncli.errors import UsageError
+from rnncli.sections import TokenizerConfig
+from rnncli.text.tokenizers import train_tokenizer
 from rnncli.training.run_folder import read_run_config
 from tests.helpers import RNNCLI, cli_env, run_cli
 from tests.training.runs import at_step, kill, metrics, send, write_text
@@ -101,6 +103,34 @@ def test_options_become_the_configuration(text, rnncli, tmp_path):
     assert (config.optimizer.name, config.optimizer.lr) == ("rmsprop", 0.5)
     assert config.optimizer.clip_norm == 0.25
     assert (config.training.precision, config.training.engine) == ("float32", "reference")
+
+
+def test_options_of_pairs_become_the_configuration(text, rnncli, tmp_path):
+    lines = text.read_text().splitlines()
+    pieces = train_tokenizer(TokenizerConfig(kind="unigram", vocab_size=300), lines)
+    (tmp_path / "m.model").write_bytes(pieces.to_bytes())
+    for name in ("train", "valid"):
+        for side in ("s", "t"):
+            (tmp_path / f"{name}.{side}").write_text("".join(f"{x}\n" for x in lines[:20]))
+    code, _, err = rnncli(
+        "train", "--source", "train.s", "--target", "train.t", "--valid-source", "valid.s",
+        "--valid-target", "valid.t", "--tokenizer-model", "m.model", "--attention", "additive",
+        "--bidirectional", "--no-tied", "--no-reverse-source", "--hidden-size", 8, "--layers", 1,
+        "--embedding-size", 6, "--device", "cpu", "--threads", 1, "--max-steps", 1, "--out", "run",
+        "--set", "regularization.r_drop=2",
+    )  # fmt: skip
+    assert code == 0, err
+    config = read_run_config(tmp_path / "run")
+    assert (config.task, config.model.attention) == ("translate", "additive")
+    assert (config.model.direction, config.model.embedding_size) == ("bidirectional", 6)
+    assert not config.model.tied and not config.model.reverse_source
+    assert config.data.source == (str(tmp_path / "train.s"),)
+    assert config.data.valid_target == str(tmp_path / "valid.t")
+    assert (config.tokenizer.kind, config.training.device) == ("unigram", "cpu")
+    assert config.regularization.r_drop == 2 and config.regularization.dropout > 0
+    assert read_header(tmp_path / "run").vocab_size == pieces.vocab_size
+    asked = rnncli("train", text, "--out", "x", "--tokenizer-model", "m.model", "--vocab-size", 9)
+    assert asked[0] == 2 and "--vocab-size: a --tokenizer-model has its size" in asked[2]
 
 
 def test_the_configuration_of_a_run_repeats_it(text, rnncli, tmp_path):

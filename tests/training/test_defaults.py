@@ -211,6 +211,13 @@ def test_validations_are_neither_too_few_nor_too_many(tmp_path: Path) -> None:
     assert 20 < part < 400_000 * 24 / 2048  # within the first epoch
     assert part >= 6 * 0.05 * 400_000 * 24 / 2048 - 1  # and validation is a tenth of the time
     assert every(200, 20) > 50  # hundreds of epochs of three steps
+    config, _ = chosen(tmp_path / "t", b"The cat sat.\n" * 100, training__max_steps=10_000)
+    assert config.training.valid_every_steps == 200
+    (tmp_path / "valid").write_bytes(b"The cat sat on the mat.\n" * 200_000)
+    fixed = {"data.valid": str(tmp_path / "valid"), "training.max_seconds": 12.0}
+    (tmp_path / "t").write_bytes(b"The cat sat on the mat.\n" * 400_000)
+    values, _ = defaults.choose(DataConfig(train=(str(tmp_path / "t"),)), fixed)
+    assert values["training.valid_every_steps"] > 4 * part  # half as long as the text
 
 
 def test_of_much_text_a_small_share_is_held_out(
