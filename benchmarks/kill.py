@@ -119,7 +119,7 @@ def check_end(folder: Path, whole: Path) -> None:
     try:
         _compare(folder, whole)
     except AssertionError as error:
-        raise SystemExit(f"{folder}: {error} differ from those of {whole}") from None
+        raise SystemExit(f"{folder}, beside {whole}: {error}") from None
 
 
 def _compare(folder: Path, whole: Path) -> None:

@@ -53,6 +53,7 @@ def _require_alike(first: SavedModel, other: SavedModel, path: Path, other_path:
         ("task", first.config.task, other.config.task),
         ("model configuration", first.config.model, other.config.model),
         ("weights", first.header.tensors, other.header.tensors),
+        ("start", _start(first), _start(other)),
         (
             "vocabulary",
             first.tokenizer and first.tokenizer.fingerprint,
@@ -67,5 +68,11 @@ def _require_alike(first: SavedModel, other: SavedModel, path: Path, other_path:
         if mine != its:
             raise UsageError(
                 f"{path} and {other_path} have not the same {what}; only models of one run, or of "
-                "runs with one configuration and tokenizer, have a mean"
+                "runs that began with the same weights, have a mean"
             )
+
+
+def _start(model: SavedModel) -> str:
+    """What the weights of its run began with."""
+    config = model.config
+    return config.training.start_from or f"seed {config.seed}"

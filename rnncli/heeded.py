@@ -5,7 +5,6 @@ A field at its default asks for nothing. What cannot be is refused by the sectio
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -138,6 +137,10 @@ def require_heeded(task: str, sections: Mapping[str, Any]) -> None:
     _require_options_that_count(model)
     _require_starts(model)
     no_embedding = model.input == "one-hot" or task.startswith("synthetic:")
+    if "embedding" in model.frozen and no_embedding:
+        raise UsageError(
+            "model.frozen: 'embedding': there is no table of vectors to keep; leave it out"
+        )
     if _asks(model, "init_scale") and no_embedding and not _scales_cells(model):
         raise UsageError(
             "model.init_scale: with init = 'default' it is the embedding's, and there is none; "
@@ -166,6 +169,9 @@ def require_rules(given: Iterable[str], sections: Mapping[str, Any]) -> None:
     alone can be exchanged."""
     for setting in given:
         owner, _, name = setting.rpartition(".")
+        task = str(sections["task"])
+        if owner == "synthetic" and not task.startswith("synthetic:"):
+            raise UsageError(f"{setting}: --task {task} has none; it is for the synthetic tasks")
         if name == "vocab_size" and sections[owner].model is not None:
             raise UsageError(f"{setting}: {owner}.model has its size; leave it out")
         if setting not in _RULES:
@@ -187,14 +193,7 @@ def _asks(section: Any, name: str) -> bool:
 
 
 def _require_a_use(task: str, sections: Mapping[str, Any]) -> None:
-    kind = task.partition(":")[0]
-    if kind != "synthetic":
-        for field in dataclasses.fields(sections["synthetic"]):
-            if _asks(sections["synthetic"], field.name):
-                raise UsageError(
-                    f"synthetic.{field.name}: --task {task} has none; it is for the synthetic tasks"
-                )
-    instead, names = _UNUSED.get(kind, ("", ()))
+    instead, names = _UNUSED.get(task.partition(":")[0], ("", ()))
     for setting in names:
         section, name = setting.split(".")
         if _asks(sections[section], name):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rnncli.averaging import average_models
-from rnncli.checkpoint import read_header, read_model
+from rnncli.checkpoint import read_header, read_model, write_model
 from rnncli.errors import UsageError
 from tests.helpers import run_cli, tiny_model
 from tests.translators import write_translator
@@ -49,6 +49,23 @@ def test_models_that_have_no_mean(other: dict[str, object], what: str, tmp_path:
     two = tiny_model(tmp_path / "b", **other)
     with pytest.raises(UsageError, match=f"have not the same {what}"):
         average_models([one, two], tmp_path / "mean.safetensors")
+
+
+def test_runs_that_began_elsewhere_have_no_mean(tmp_path: Path) -> None:
+    """Their units have nothing to do with each other; those of two runs from one model have."""
+    saved = read_model(tiny_model(tmp_path / "a"))
+    paths = []
+    for number, start in enumerate((None, None, "a", "a")):
+        paths.append(tmp_path / f"{number}.safetensors")
+        values = {"seed": number + 1, "training.start_from": start}
+        write_model(
+            paths[-1], config=saved.config.with_values(values), tokenizer=saved.tokenizer,
+            weights=saved.weights, scores={}, provenance={},
+        )  # fmt: skip
+    for pair in ([0, 1], [0, 2]):
+        with pytest.raises(UsageError, match="have not the same start"):
+            average_models([paths[n] for n in pair], tmp_path / "mean.safetensors")
+    average_models(paths[2:], tmp_path / "mean.safetensors")
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -145,8 +145,8 @@ def test_options_at_their_defaults_are_never_refused(cell: str) -> None:
         ({"task": "music", "tokenizer.kind": "word"}, "tokenizer.kind: music reads notes"),
         ({"task": "music", "data.strip_lines": True}, "data.strip_lines: music reads notes"),
         ({"model.output": "nade"}, "model.output: 'nade' is for the keys of music"),
+        ({"model.frozen": ["embedding"], "model.input": "one-hot"}, "model.frozen: 'embedding'"),
         ({"task": "music", "model.nade_size": 9}, "model.nade_size: output = 'softmax' has none"),
-        ({"synthetic.lag": 300}, "synthetic.lag: --task lm has none"),
         ({"task": "synthetic:copy", "data.valid": "x"}, "data.valid: synthetic:copy makes its own"),
         ({"task": "synthetic:copy", "model.embedding_size": 7}, "model.embedding_size: synthetic"),
         ({"task": "synthetic:copy", "model.init_scale": 0.5}, "model.init_scale: with init"),
@@ -173,6 +173,7 @@ def test_the_settings_of_cells_are_known_for_every_cell() -> None:
         ({"schedule.name": "constant", "schedule.decay": 0.1}, "decay: schedule.name = 'constant'"),
         ({"model.input": "one-hot", "model.embedding_size": 7}, "embedding_size: model.input"),
         ({"tokenizer.kind": "bpe", "tokenizer.min_count": 3}, "min_count: tokenizer.kind = 'bpe'"),
+        ({"synthetic.symbols": 3}, "synthetic.symbols: --task lm has none"),
         (
             {"tokenizer.kind": "bpe", "tokenizer.model": "x", "tokenizer.vocab_size": 9},
             "vocab_size: tokenizer.model has",

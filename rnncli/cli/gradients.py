@@ -179,6 +179,8 @@ def _print_norms(layer: Layer) -> None:
         values = [f"{column[lag]:.1e}" for column in columns.values()]
         rows.append([f"{lag}", *values, bar(curve.median[lag], max(curve.median))])
     print_columns(["t-k", *columns, "the gradient, logarithmic".ljust(BAR_WIDTH)], rows)
+    if jacobians is not None and not jacobians.exact:
+        _say("|dh(t)/dh(k)| and its bound are estimates from below, of one window")
     if jacobians is None:
         _say("read backward: h(t) is the first state, and depends on no h(k)")
 

@@ -20,7 +20,7 @@ rnncli info run/model.safetensors --json
 """
 
 OF_WORDS = ("output", "adaptive cutoffs")
-"""Settings of a model that mean nothing where there is no vocabulary."""
+"""Settings of a model that mean nothing where there is no vocabulary, but for the keys of music."""
 
 
 def info(
@@ -67,7 +67,7 @@ def _rows(header: Header) -> Iterator[tuple[str, str]]:
     yield "task", str(header.config.get("task"))
     reads_text = header.tokenizer_kind != NO_TOKENIZER
     for name, value in _flat("", header.config.get("model", {})):
-        if reads_text or name not in OF_WORDS:
+        if reads_text or name not in OF_WORDS or value == "nade":
             yield name, value
     yield "parameters", f"{header.parameters:,}"
     yield "types", ", ".join(sorted({dtype for dtype, _ in header.tensors.values()}))

@@ -49,7 +49,7 @@ class LineReader:
         self.bad_lines = 0  # among them
         self.first_bad = ""  # its number, and what is wrong with it
         self._first_bad = 0
-        self._bad: set[int] = set()
+        self._bad: set[int] = set()  # of the last lines handed out
         self.repair = "repaired with U+FFFD"  # what becomes of it unless it is left empty
         self._handle = handle
         self._on_bad_input = on_bad_input
@@ -109,6 +109,7 @@ class LineReader:
         """All of ``lines``; where one is an error those before it first, as if they had come by
         themselves."""
         done: list[T] = []
+        self._bad.clear()  # what was handed out before is done with
         for line in lines:
             try:
                 text = self._decode(line)

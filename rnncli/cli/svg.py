@@ -68,7 +68,9 @@ def _panel(panel: Panel) -> Iterator[str]:
     yield text_at((LEFT + right) / 2, bottom + 32, panel.x_label, anchor="middle")
     for line in panel.lines:
         colour = COLOURS[line.colour % len(COLOURS)]
-        band = [(x, low, high) for x, low, high in line.band if axes.shows(low)]
+        band = [
+            (x, low, high) for x, low, high in line.band if axes.shows(low) and axes.shows(high)
+        ]
         if len(band) > 1:
             there = [axes.place(x, high) for x, _, high in band]
             back = [axes.place(x, low) for x, low, _ in reversed(band)]
@@ -126,7 +128,8 @@ class _Axes:
             return [(value, f"{value:g}") for value in _round_values(self.y_low, self.y_high)]
         low, high = int(self.y_low), int(self.y_high)
         step = max(1, math.ceil((high - low) / 6))
-        return [(10.0**power, f"1e{power}") for power in range(low, high + 1, step)]
+        powers = range(low, min(high, 308) + 1, step)  # 10^308 is a number still
+        return [(10.0**power, f"1e{power}") for power in powers]
 
 
 def _round_values(low: float, high: float) -> list[float]:

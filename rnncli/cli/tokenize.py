@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -72,6 +71,7 @@ def train(
     on_bad_input: BadInput = OnBadInput.REPLACE,
 ) -> None:
     """Train a tokenizer on text files."""
+    from rnncli.text.lines import Source
     from rnncli.text.tokenizers import train_tokenizer
 
     if min_count != _DEFAULT.min_count and tokenizer not in ("word", "char"):
@@ -86,7 +86,8 @@ def train(
     notes: list[str] = []
     lines = _training_lines(corpus, on_bad_input, notes)
     if tokenizer == "byte":  # it learns nothing, but what is given must be there
-        lines = iter(list(itertools.islice(lines, 1)))
+        for path in corpus:
+            Source.of(path)
     trained = train_tokenizer(config, lines)
     for text in notes:
         note(text)

@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -335,17 +336,21 @@ def read_training_norms(path: Path, clip_norm: float) -> TrainingNorms | None:
     norms: list[float] = []
     largest: list[float] = []
     counted = clipped = 0
+    skipped: set[int] = set()
     for line in lines:
         event: dict[str, Any] = {}
         with contextlib.suppress(ValueError):  # a line that a kill cut short
             event = json.loads(line)
+        if event.get("event") == "Skipped":
+            skipped.add(event["step"] + 1)
         if event.get("event") == "StepReport" and event.get("gradient_norm") is not None:
             norm = event["gradient_norm"]
             last_alone = {"largest_gradient_norm": norm, "clipped_steps": 0.0 < clip_norm < norm}
             known = last_alone | {k: v for k, v in event.items() if v is not None}
             recorded = known.get("gradient_norms")
             of_each = recorded or [norm]
-            steps += range(event["step"] - len(of_each) + 1, event["step"] + 1)
+            before = (step for step in range(event["step"], 0, -1) if step not in skipped)
+            steps += reversed(list(islice(before, len(of_each))))
             norms += of_each
             largest += recorded or [known["largest_gradient_norm"]]
             counted += known.get("steps", 1)

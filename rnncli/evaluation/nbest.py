@@ -41,7 +41,7 @@ def guess_format(line: str) -> str:
 def parse(line: str, format: str) -> Hypothesis:
     """Raises DataError, without a place, for a line that is no hypothesis."""
     if format == "moses":
-        columns = line.split(_BAR)
+        columns = line.removesuffix("\r").split(_BAR)
         fields = [field.strip() for field in columns]
         if len(fields) < 2:
             raise DataError(f"no n-best entry, expected 'id {_BAR} text', got {line[:60]!r}")

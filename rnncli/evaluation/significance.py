@@ -48,9 +48,9 @@ def resampled(
     """BLEU and chrF of each system's translations. The first system is the baseline, and every
     other one is tested against it on the same resamples.
 
-    Translations that are the baseline's own have a p-value of 1. (sacreBLEU's rule counts the
-    resamples with a greater difference than the systems have; where none differs it finds none, and
-    the smallest p-value there is.)
+    By a metric that gives it what it gives the baseline a system has a p-value of 1. (sacreBLEU's
+    rule counts the resamples with a greater difference than the systems have; where none differs it
+    finds none, and the smallest p-value there is.)
     """
     from sacrebleu.significance import PairedTest
 
@@ -76,7 +76,7 @@ def resampled(
 
 
 def _as_equal(one: Estimate, baseline: Estimate) -> Estimate:
-    """``one``, whose p is 1 where it is worth just as much: sacreBLEU's is then the smallest."""
+    """``one``, whose p is 1 where it is worth just as much."""
     equal = one.score.value == baseline.score.value
     return replace(one, p_value=1.0) if equal else one
 

@@ -23,7 +23,7 @@ from rnncli.nn.keys import frame_nats
 from rnncli.nn.stack import Run, Stack
 from rnncli.sections import DataConfig
 from rnncli.text.corpus import count_tokens, encode_file, load_corpus
-from rnncli.text.music import KEYS, read_music, side_by_side
+from rnncli.text.music import KEYS, hold_out, read_music, side_by_side
 from rnncli.text.protocol import Ids
 from rnncli.text.tokenizers import load_sentencepiece
 
@@ -193,6 +193,11 @@ def _music(
     else:
         torch.manual_seed(config.seed)
         model = MusicModel(config.model, KEYS)
+        given = config.data.train or (() if text is None else (text,))
+        parts = [read_music(one) for one in given]
+        if config.data.train and config.data.valid is None and config.data.valid_fraction:
+            parts, _, _ = hold_out(parts, config.data.valid_fraction)
+        model.start_from(piece for part in parts for piece in part.pieces)
     model = model.to(DTYPE).eval().requires_grad_(True)
     if text is None:
         rng = np.random.default_rng(reading.seed)

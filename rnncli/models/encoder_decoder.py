@@ -21,6 +21,7 @@ from rnncli.nn.attentive_cell import AttentiveCell, second_cell
 from rnncli.nn.bridge import Bridge
 from rnncli.nn.cells import Cell, finished, make_cell
 from rnncli.nn.cells.gru import GRUCho2014
+from rnncli.nn.cells.initialization import fill
 from rnncli.nn.cells.zoneout import Zoneout
 from rnncli.nn.dropout import dropout
 from rnncli.nn.embedding import Embedding
@@ -122,6 +123,9 @@ class EncoderDecoder(nn.Module):
             self.W_c = fresh(readout, C + H)
         summary_size = 0 if self.V is None else C
         self.bridges = Bridge(config.bridge, self.encoder, self._decoder_cells(), summary_size)
+        if config.init != "default":
+            for weight in self._looking_up():
+                fill(weight, config)
         self.output = Softmax(config, readout, vocab_size)
         fixed = [side.embedding_is_fixed for side in (config.encoder_side(), config.sides()[0])]
         if shared:
@@ -154,6 +158,16 @@ class EncoderDecoder(nn.Module):
         attentive = AttentiveCell(cell, attention, config.look_up, memory_size, second)
         self.decoder.cells[0] = attentive
         return attentive
+
+    def _looking_up(self) -> list[nn.Parameter]:
+        """The weights between the layers: of attention, bridge, summary and readout."""
+        modules: list[nn.Module | None] = [self.attention, self.bridges]
+        weights = [self.V, self.W_c]
+        if self.attentive is not None:
+            modules.append(self.attentive.attention)
+            weights += [self.attentive.W_c, getattr(self.attentive, "W_f", None)]
+        within = [weight for one in modules if one is not None for weight in one.parameters()]
+        return [*within, *(weight for weight in weights if weight is not None)]
 
     def _decoder_cells(self) -> list[Cell]:
         """The decoder's cells, without the attention around the first one."""

@@ -3,6 +3,11 @@ that sound together."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from rnncli.errors import UsageError
@@ -43,6 +48,15 @@ class MusicModel(nn.Module):
         output = NadeOutput if config.output == "nade" else KeyOutput
         self.output = output(config, self.stack.output_size, keys)
         self.tied = config.tied
+
+    def start_from(self, pieces: Iterable[npt.NDArray[np.generic]]) -> None:
+        """Make the untrained model predict how often each key sounds in ``pieces``, each (T, K)."""
+        counts, frames = np.zeros(self.keys, np.int64), 0
+        for piece in pieces:
+            counts += piece.sum(axis=0, dtype=np.int64)
+            frames += len(piece)
+        if frames:
+            self.output.start_from(torch.from_numpy(counts), frames)
 
     @property
     def tied_weight(self) -> Tensor | None:

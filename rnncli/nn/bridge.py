@@ -39,6 +39,10 @@ class Bridge(nn.ModuleList):
             [part for part, kind in enumerate(cell.part_kinds) if kind in _BRIDGED]
             for cell in decoder
         ]
+        self._counting = [
+            [part for part, kind in enumerate(cell.part_kinds) if kind == "normalizer"]
+            for cell in decoder
+        ]
         self._sources = [_sources(encoder, k - len(decoder), c) for k, c in enumerate(decoder)]
         if kind == "last":
             _require_the_same_state(encoder, decoder)
@@ -60,7 +64,9 @@ class Bridge(nn.ModuleList):
             return last
         maps, B = iter(self), len(memory)
         layers: list[CellState] = []
-        for sizes, bridged, sources in zip(self._sizes, self._bridged, self._sources, strict=True):
+        for sizes, bridged, sources, counting in zip(
+            self._sizes, self._bridged, self._sources, self._counting, strict=True
+        ):
             parts = [memory.new_zeros(B, size) for size in sizes]
             for part in bridged if len(self) else ():
                 v = memory.mean(1)
@@ -69,6 +75,9 @@ class Bridge(nn.ModuleList):
                 elif self.kind == "linear":
                     v = torch.cat([last.layers[n][p] for n, p in sources[part]], dim=1)
                 parts[part] = torch.tanh(next(maps)(v))
+            if bridged and len(self):  # an sLSTM's c is divided by n: as if of one step before
+                for part in counting:
+                    parts[part] = torch.ones_like(parts[part])
             layers.append(tuple(parts))
         return State(tuple(layers))
 

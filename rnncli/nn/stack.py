@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -184,6 +185,14 @@ class Stack(nn.Module):
         """Whether ``layer`` reads its input through ``Cell.project`` alone."""
         return self.residual == "none" and self.layers[layer].emits_h
 
+    @property
+    def leads_past(self) -> bool:
+        """Whether the input of some layer has the size of its output, so that ``residual`` can
+        lead it past."""
+        width = self.cells_a_layer
+        made = [self.layers[n : n + width] for n in range(0, len(self.layers), width)]
+        return any(layer[0].input_size == sum(cell.output_size for cell in layer) for layer in made)
+
     def require_engine(self, engine: str) -> None:
         """Raise UsageError when a layer cannot be run by ``engine``."""
         for cell in self.layers:
@@ -209,3 +218,14 @@ def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 def _product(weights: dict[str, Tensor], name: str, v: Tensor) -> Tensor:
     return F.linear(v, weights[name])
+
+
+def require_way_past(stacks: Sequence[Stack]) -> None:
+    """Raise UsageError for ``model.residual`` where no layer of a model's ``stacks`` has an output
+    of its input's size."""
+    residual = stacks[0].residual
+    if residual != "none" and not any(stack.leads_past for stack in stacks):
+        raise UsageError(
+            f"model.residual: {residual!r} leads the input of a layer past it, and no layer's has "
+            "the size of its output; use 'none', more layers, or embedding_size = hidden_size"
+        )

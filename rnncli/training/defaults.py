@@ -89,6 +89,8 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     reasons: list[str] = []
     values: dict[str, Any] = {}
     given = fixed.get("tokenizer.model")
+    if "training.start_from" in fixed:
+        given = None  # the tokenizer is that of the model
     ready = load_sentencepiece(str(given)) if given else None
     kind = str(fixed.get("tokenizer.kind") or (ready and ready.kind) or _tokenizer(seen, reasons))
     vocab = int(fixed.get("tokenizer.vocab_size") or (ready.vocab_size if ready else 0))
@@ -113,7 +115,8 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     H, passes = _extent(V, tokens, batch * bptt, fixed, values, reasons)
     steps = passes * tokens / (batch * bptt)
     whole = fixed.get("model.output") != "adaptive"
-    sampled = V > 4000 and whole and "training.sampled_softmax" not in fixed
+    large = V > 4000 and whole
+    sampled = large and int(fixed.get("training.sampled_softmax", SAMPLED)) > 0
     timed = fixed.get("training.max_seconds") or "training.max_seconds" in values
     endless = "training.max_steps" in fixed and passes > 60  # not a validation for every step
     if (timed or endless) and fixed.get("training.state") != "reset":
@@ -149,9 +152,10 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         values["regularization.dropout_embedding"] = round(rate / 4, 3)
         if optimizer == "adamw":  # for the others it is an L2 penalty, and far too strong a one
             values["optimizer.weight_decay"] = 0.1
-    if sampled:
+    if large:
         values["training.sampled_softmax"] = SAMPLED
         values["training.sampled_fraction"] = 0.9
+    if large and "training.sampled_softmax" not in fixed:
         reasons.append(
             "output: the loss samples 1000 words a batch during the first 90 % of the run; "
             "validation uses the whole vocabulary"
@@ -226,7 +230,7 @@ def _held_bytes(seen: Glance, fixed: Mapping[str, Any]) -> float:
     """Of the text that is validated on."""
     path = fixed.get("data.valid")
     if path is not None and path != "-" and os.path.isfile(path):
-        return float(os.stat(path).st_size)
+        return os.stat(path).st_size * (3.0 if str(path).endswith(".gz") else 1.0)
     return min(0.05 * seen.bytes, VALID_BYTES)
 
 

@@ -20,7 +20,7 @@ from rnncli.errors import DataError
 from rnncli.evaluation.language_model import line_nats, stream_nats
 from rnncli.models.language_model import LanguageModel
 from rnncli.nn.softmax import SampledVocabulary
-from rnncli.nn.stack import Run
+from rnncli.nn.stack import Run, require_way_past
 from rnncli.nn.state import State, state_from_tensors, state_to_tensors
 from rnncli.runtime import Runtime
 from rnncli.text.batching import LineBatches, LineEpoch, Stream, weighted_parts
@@ -77,6 +77,7 @@ class LanguageModelling:
         self.train_tokens = sum(len(stream.ids) for stream in corpus.train)
         self.valid_tokens = len(corpus.valid.ids) if corpus.valid is not None else 0
         self._model = LanguageModel(config.model, self.tokenizer.vocab_size)
+        require_way_past([self.model.stack])
         self.model.stack.require_engine(config.training.engine)
         counts = torch.from_numpy(count_tokens(corpus))
         self.model.output.start_from(counts)

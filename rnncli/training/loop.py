@@ -78,7 +78,7 @@ class Loop:
         self.solved_step: int | None = None
         self.sampled = self.config.training.sampled_softmax > 0
         self.seconds_before = 0.0
-        self.valid_seconds = self.save_seconds = 0.0
+        self.valid_seconds = self._save_seconds = 0.0
         self.began = began
         self.resumed_step = 0
         self._trained_tokens = 0
@@ -115,7 +115,7 @@ class Loop:
         if not seconds and self._trained_tokens:
             a_token = self._trained_seconds / self._trained_tokens
             seconds = VALIDATION_COST * a_token * self.task.valid_tokens
-        seconds += self.save_seconds
+        seconds += self._save_seconds
         return min(1.2 * seconds + 0.5, 0.3 * self.config.training.max_seconds)
 
     def _end(self) -> str | None:
@@ -375,6 +375,6 @@ class Loop:
     def _save(self, best: bool) -> Saved:
         started = time.monotonic()
         self.place.write_training_state(self)
-        self.save_seconds = time.monotonic() - started
+        self._save_seconds = time.monotonic() - started
         self.place.drop_models(self.config.training.keep_models, self.step)
         return Saved(self.step, best)

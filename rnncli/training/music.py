@@ -20,7 +20,7 @@ from rnncli.decoding.frames import FrameLimits, sample_frames
 from rnncli.errors import DataError, UsageError
 from rnncli.evaluation.music import measure
 from rnncli.models.music import MusicModel
-from rnncli.nn.stack import Run
+from rnncli.nn.stack import Run, require_way_past
 from rnncli.nn.state import State, state_from_tensors, state_to_tensors
 from rnncli.runtime import Runtime
 from rnncli.text.batching import weighted_items
@@ -107,11 +107,9 @@ class MusicTask:
         self._train = [[piece for piece in music.pieces if len(piece)] for music in train]
         self._valid = valid
         self._model = MusicModel(config.model, KEYS)
+        require_way_past([self._model.stack])
         self._model.stack.require_engine(config.training.engine)
-        counts = np.zeros(KEYS, np.int64)
-        for piece in (piece for pieces in self._train for piece in pieces):
-            counts += piece.sum(axis=0)
-        self._model.output.start_from(torch.from_numpy(counts), self.train_tokens)
+        self._model.start_from(piece for pieces in self._train for piece in pieces)
         self._model.to(runtime.device)
         self.run_as = Run(config.training.engine, runtime.dtype)
         length = f"{config.training.bptt} frames" if config.training.bptt else "whole"

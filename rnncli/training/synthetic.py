@@ -22,7 +22,7 @@ from rnncli.errors import UsageError
 from rnncli.evaluation.synthetic import Batch, open_problem
 from rnncli.model_section import cell_names
 from rnncli.models.sequence_reader import SequenceReader
-from rnncli.nn.stack import Run
+from rnncli.nn.stack import Run, require_way_past
 from rnncli.runtime import Runtime
 from rnncli.sections import DataConfig, SyntheticConfig
 from rnncli.text.corpus import Progress
@@ -115,6 +115,7 @@ class Synthetic:
             f"{self.quantity.name} a {self.quantity.unit}",
         )
         self._model = SequenceReader(config.model, self.problem.inputs, self.problem.outputs)
+        require_way_past([self._model.stack])
         self._model.stack.require_engine(config.training.engine)
         self._model.to(runtime.device)
         self._epoch = 0

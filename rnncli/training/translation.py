@@ -20,7 +20,7 @@ from rnncli.evaluation.translation import bleu_and_chrf, exact_match, token_erro
 from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.models.pair_loss import pair_loss
 from rnncli.nn.softmax import SampledVocabulary
-from rnncli.nn.stack import Run
+from rnncli.nn.stack import Run, require_way_past
 from rnncli.runtime import Runtime
 from rnncli.sections import DataConfig
 from rnncli.text.batching import weighted_items
@@ -62,7 +62,8 @@ def open_task(
             "afresh; use 'reset'"
         )
     training, rates = config.training, config.regularization
-    dropped = (rates.dropout, rates.input_rate, rates.output_rate, rates.dropout_state)
+    kept = (config.model.zoneout, config.model.zoneout_cell)
+    dropped = (rates.dropout, rates.input_rate, rates.output_rate, rates.dropout_state, *kept)
     if rates.r_drop and not any(dropped):
         raise UsageError(
             "regularization.r_drop: without dropout both passes are the same, and it would do "
@@ -104,27 +105,29 @@ def read_text(data: DataConfig) -> tuple[list[list[Pair]], list[Pair] | None, li
         if count < 2:
             notes.append("Too few pairs to hold some out: nothing is validated (data.valid).")
         else:
-            held = min(count - 1, max(1, round(count * data.valid_fraction)))
-            train, valid = _without_last(train, count - held)
+            train, valid = _without_last(train, data.valid_fraction)
+            of_each = "" if len(train) == 1 else " of each file"
             notes.append(
-                f"The last {held:,} of {count:,} pairs are held out for validation "
-                f"(data.valid_fraction = {data.valid_fraction:g}; data.valid names a file of its "
-                "own)."
+                f"The last pairs{of_each}, {len(valid):,} of {count:,}, are held out for "
+                f"validation (data.valid_fraction = {data.valid_fraction:g}; data.valid names a "
+                "file of its own)."
             )
     if not any(train):
         raise DataError("no pairs to train on; give a file with some")
     return train, valid, notes
 
 
-def _without_last(train: list[list[Pair]], kept: int) -> tuple[list[list[Pair]], list[Pair]]:
-    """The first ``kept`` pairs, file by file, and the others."""
-    stay: list[list[Pair]] = []
-    others: list[Pair] = []
-    for pairs in train:
-        stay.append(pairs[: max(0, kept)])
-        others += pairs[len(stay[-1]) :]
-        kept -= len(pairs)
-    return stay, others
+def _without_last(train: list[list[Pair]], fraction: float) -> tuple[list[list[Pair]], list[Pair]]:
+    """Each file's pairs but for the last ``fraction`` of them, and those: one at least, and never
+    all of a file."""
+    held = [max(0, min(len(pairs) - 1, round(len(pairs) * fraction))) for pairs in train]
+    if not any(held):
+        longest = max(range(len(train)), key=lambda k: len(train[k]))
+        held[longest] = 1
+    stay = [pairs[: len(pairs) - count] for pairs, count in zip(train, held, strict=True)]
+    return stay, [
+        pair for pairs, first in zip(train, stay, strict=True) for pair in pairs[len(first) :]
+    ]
 
 
 def make_tokenizers(config: Config, train: Sequence[Sequence[Pair]]) -> tuple[Tokenizer, ...]:
@@ -213,9 +216,11 @@ class Translation:
         self._model = EncoderDecoder(
             config.model, tokenizer.vocab_size, own[0].vocab_size if own else None
         )
-        for stack in (self._model.encoder, self._model.decoder, self._model.upper):
-            if stack is not None:
-                stack.require_engine(config.training.engine)
+        parts = (self._model.encoder, self._model.decoder, self._model.upper)
+        stacks = [stack for stack in parts if stack is not None]
+        require_way_past(stacks)
+        for stack in stacks:
+            stack.require_engine(config.training.engine)
         counts = self._token_counts()
         self._model.output.start_from(counts)
         self._model.to(runtime.device)

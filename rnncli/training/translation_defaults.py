@@ -67,9 +67,7 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "training.state": "reset",
         "training.bptt": 0,
         "training.batch_size": 32 if small else 64,
-        "training.best_by": (
-            "loss" if small else "bleu" if spaced and look.target_words > 4 else "chrf"
-        ),
+        "training.best_by": ("loss" if small else "bleu" if look.measured_by_word else "chrf"),
         "schedule.warmup_steps": 100,
     }
     if kind in ("bpe", "unigram") and "tokenizer.model" not in fixed:
@@ -78,9 +76,12 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         values["tokenizer.min_count"] = rare_words_count(look.seen_once)
     batch = int(fixed.get("training.batch_size") or values["training.batch_size"])
     steps = size / look.bytes_a_pair / batch  # an epoch
+    held = min(0.05 * size, VALID_BYTES) / look.bytes_a_pair
     asked = any(fixed.get(f"training.{name}") for name in ("epochs", "max_steps"))
     if 0 < passes < 3:  # some validations before the first epoch is over
-        values["training.valid_every_steps"] = max(20, round(passes * steps / 12))
+        # A validation translates as well, and takes a step's time for every batch of it.
+        often = max(20, round(passes * steps / 12), round(10 * held / batch))
+        values["training.valid_every_steps"] = often
     elif steps < 20 and not asked:  # and not hundreds of a few pairs
         values["training.valid_every_steps"] = 20
     validated = any(fixed.get(f"data.{name}") for name in ("valid", "valid_source"))
@@ -90,7 +91,7 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     if separate:
         of_source = str(fixed.get("source_tokenizer.kind", kind))
         values["source_tokenizer.kind"] = of_source
-        if of_source in ("bpe", "unigram"):
+        if of_source in ("bpe", "unigram") and "source_tokenizer.model" not in fixed:
             values["source_tokenizer.vocab_size"] = SUBWORDS if not small else _subwords(size)
         elif of_source == "word":
             values["source_tokenizer.min_count"] = rare_words_count(look.seen_once)
@@ -124,11 +125,12 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
 @dataclass(frozen=True)
 class _Look:
     """What the beginnings of parallel files tell. ``spaced``: both sides have spaces between words
-    (where one has none a sentence would be one word); ``target_words``: of a target;
-    ``seen_once``: the share of all words that occur once."""
+    (where one has none a sentence would be one word); ``measured_by_word``: targets have, and more
+    than four words, of which BLEU compares four in a row; ``seen_once``: the share of all words
+    that occur once."""
 
     spaced: bool
-    target_words: float
+    measured_by_word: bool
     bytes_a_pair: float
     seen_once: float
 
@@ -144,11 +146,13 @@ def _look(files: Sequence[PairFiles]) -> _Look:
                 side.append(text)
     words = [[word for line in side for word in line.split()] for side in sides]
     letters = [sum(map(len, side)) for side in sides]
-    pairs = max(1, len(sides[1]))
+    spaced = [a <= MOST_LETTERS * max(1, len(b)) for a, b in zip(letters, words, strict=True)]
+    lines = [max(1, len(side)) for side in sides]
+    sizes = [sum(len(line.encode()) + 1 for line in side) for side in sides]
     return _Look(
-        all(a <= MOST_LETTERS * max(1, len(b)) for a, b in zip(letters, words, strict=True)),
-        len(words[1]) / pairs,
-        max(2.0, sum(len(line.encode()) + 1 for side in sides for line in side) / pairs),
+        all(spaced),
+        spaced[1] and len(words[1]) > 4 * lines[1],
+        max(2.0, sum(size / count for size, count in zip(sizes, lines, strict=True))),
         share_seen_once([*words[0], *words[1]]),
     )
 
@@ -172,12 +176,12 @@ def _extent(size: int, fixed: Mapping[str, Any]) -> tuple[int, float]:
     seconds = float(fixed.get("training.max_seconds") or 0)
     if not seconds and (asked or fixed.get("training.max_steps")):
         return 320, asked
-    tokens = size / 2 / BYTES_A_TOKEN
+    tokens, runs = size / 2 / BYTES_A_TOKEN, 2 if fixed.get("regularization.r_drop") else 1
     speed = measure_speed(fixed)
 
     def passes(H: int) -> float:
         """Of a layer on each side, the encoder's in both directions, and the output layer."""
-        a_token = 6 * (3 * 8 * H * H + 3 * H * H + SUBWORDS * H)
+        a_token = 6 * (3 * 8 * H * H + 3 * H * H + SUBWORDS * H) * runs
         possible = (seconds or DEFAULT_SECONDS) * speed / a_token / tokens
         return min(possible, asked) if asked else possible
 

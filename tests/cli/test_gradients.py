@@ -184,12 +184,14 @@ def test_pictures_of_odd_numbers():
         Line("<&>", [(1.0, 0.0), (2.0, float("inf")), (3.0, float("nan")), (4.0, 1e-5)]),
         Line("empty", []),
         Line("flat", [(1.0, 2.0), (2.0, 2.0)], band=[(1.0, 0.0, 3.0), (2.0, 1.0, 3.0)]),
+        Line("wide", [(1.0, 2.0)], band=[(k, 1.0, 3.0 if k else float("inf")) for k in range(3)]),
     ]
     for log in (True, False):
         root = ElementTree.fromstring(draw('a "title" & more', [Panel("p < q", "x", lines, log)]))
         assert root.find(f"{SVG}title").text == 'a "title" & more'
         points = [line.get("points") for line in root.iter(f"{SVG}polyline")]
-        assert not any("nan" in p or "inf" in p for p in points)
+        bands = [band.get("points") for band in root.iter(f"{SVG}polygon")]
+        assert not any("nan" in p or "inf" in p for p in points + bands)
         assert points[0].count(",") == (1 if log else 2)
     ElementTree.fromstring(draw("none", [Panel("p", "x", [], log=True)]))
 

@@ -151,7 +151,7 @@ def test_real_pipes(folder: Path) -> None:
 def test_info_says_nothing_about_words(folder: Path) -> None:
     out = run_cli("info", folder / "music").stdout.decode()
     assert re.search(r"^task +music$", out, re.M) and re.search(r"^valid nats +20$", out, re.M)
-    assert "tokenizer" not in out and "softmax" not in out
+    assert "tokenizer" not in out and "softmax" not in out and "cutoffs" not in out
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_a_plan(rnncli):
 def test_what_does_not_go_together(rnncli, tmp_path):
     text = write_text(tmp_path / "text.txt")
     for arguments, message in (
-        ((text, "--lag", 20, "--max-steps", 1), "--lag: --task lm has none"),
+        ((text, "--lag", 20, "--max-steps", 1), "synthetic.lag: --task lm has none"),
         ((text, *ORDER), "data.train: synthetic:order makes its own data"),
         (("--task", "synthetic:ordr"), "did you mean 'synthetic:order'"),
         ((*ORDER, "--lag", 5), "synthetic.lag: 5 is out of range; it must be from 10"),

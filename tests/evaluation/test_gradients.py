@@ -25,6 +25,7 @@ from rnncli.evaluation.gradients import (
 )
 from rnncli.evaluation.subjects import Reading, _windows, open_subject
 from rnncli.models.language_model import LanguageModel
+from rnncli.models.music import MusicModel
 from rnncli.nn.cells import Cell
 from rnncli.nn.recurrence.trace import Trace, run_traced
 from rnncli.nn.stack import Run
@@ -285,6 +286,10 @@ def test_music(tmp_path: Path) -> None:
     text.write_text("60,64 - 62\n60 60 62 64 65\n60\n72,76 72 71 70\n")
     found = look_into(open_subject(str(config), str(text), Reading(9, 3, 1)))
     assert (found.steps, found.source) == (4, f"2 windows of 4 frames of {text}")
+    fresh = open_subject(str(config), str(text), READING).model
+    assert isinstance(fresh, MusicModel)
+    sounding = torch.sigmoid(fresh.output.b.detach())  # what a run on it begins with
+    assert sounding[60 - 21] > 5 * sounding[0]
     text.write_text("60\n\n62 64\n\n")
     assert look_into(open_subject(str(config), str(text), READING)).steps == 2
     text.write_text("60\n\n")
@@ -378,6 +383,12 @@ def test_norms_of_a_run(tmp_path: Path) -> None:
     found = read_training_norms(path, 1.0)
     assert found is not None and found.steps[-4:] == [45, 46, 47, 48]
     assert found.norms[-3:] == found.largest[-3:] == [3.0, 0.25, 0.5]
+    # A step that was left out (its number counts from 0) is none of them.
+    with path.open("a") as file:
+        file.write(json.dumps({"event": "Skipped", "step": 49}) + "\n")
+        file.write(json.dumps({**events[0], "step": 52, **more}) + "\n")
+    found = read_training_norms(path, 1.0)
+    assert found is not None and found.steps[-4:] == [48, 49, 51, 52]
 
 
 def test_the_state_is_left_as_it_was_for_the_model() -> None:

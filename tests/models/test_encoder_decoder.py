@@ -243,6 +243,17 @@ def test_loss_and_label_smoothing_are_torchs(tied: bool) -> None:
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("config", KINDS, ids=str)
+def test_weights_between_the_layers_start_as_all_do(config: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    sizes = {"layers": 2, "hidden_size": 6, "embedding_size": 4}
+    drawn = {"init": "uniform", "init_scale": 1e-3, "forget_bias": 0.0}
+    model = EncoderDecoder(ModelConfig(**{**sizes, **drawn, **config, "layer_norm": False}), V)
+    for name, weight in model.named_parameters():
+        if "highways" not in name and config.get("cell") != "rhn":  # whose gates start closed
+            assert weight.abs().max() <= 1e-3, name
+
+
 def test_two_passes_are_to_agree() -> None:
     """R-Drop beside its formula, over the dropout that the two passes drew."""
     model = make(attention="general", direction="bidirectional", tied=True).train()
@@ -260,6 +271,8 @@ def test_two_passes_are_to_agree() -> None:
         torch.nn.functional.cross_entropy(one, targets[mask], label_smoothing=0.1) / 2
         for one in (first, second)
     )
+    own = [torch.nn.functional.nll_loss(one, targets[mask]) / 2 for one in (first, second)]
+    torch.testing.assert_close(nats, sum(own))
     divergence = ((first.exp() - second.exp()) * (first - second)).sum(1).mean()
     torch.testing.assert_close(nats + extra, smoothed + 3.0 / 4 * divergence)
     mine = torch.autograd.grad(nats + extra, list(model.parameters()), retain_graph=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 import rnncli.nn.consistency
 from rnncli.nn.consistency import consistent_loss
 
-N, V, H, ALPHA = 37, 11, 5, 3.0
+N, V, H, ALPHA = 150, 11, 5, 3.0
 
 
 def arguments() -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -221,7 +221,7 @@ def test_time_is_kept_for_a_validation_longer_than_training(text, tmp_path):
         if isinstance(event, Saved):
             loop.append(events.gi_yieldfrom.gi_frame.f_locals["self"])
             break
-    saving = 1.2 * loop[0].save_seconds
+    saving = 1.2 * loop[0]._save_seconds
     assert loop[0]._reserve() == pytest.approx(0.5 + saving)  # nothing else is known yet
     loop[0]._trained_tokens, loop[0]._trained_seconds = 1000, 0.001
     validating = 1.2 * 0.6e-6 * loop[0].task.valid_tokens

@@ -77,14 +77,26 @@ def test_reversal_is_learned_and_read_back(tmp_path: Path) -> None:
             assert found == expected
 
 
+def test_a_residual_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "p.tsv", 40)
+    sizes = {"model__hidden_size": 8, "model__embedding_size": 6, "model__layers": 1}
+    with pytest.raises(UsageError, match=r"model\.residual: 'add' leads .*size of its output"):
+        run(config(pairs, model__residual="add", **sizes), tmp_path / "run")
+    run(config(pairs, model__residual="add", training__max_steps=1, **sizes
+               | {"model__embedding_size": 8}), tmp_path / "run")  # fmt: skip
+
+
 def test_pairs_are_held_out_of_all_files(tmp_path: Path) -> None:
     big, small = write_pairs(tmp_path / "big.tsv", 90), write_pairs(tmp_path / "small.tsv", 10)
     names = (str(big), str(small))
     train, valid, notes = read_text(DataConfig(train=names, valid_fraction=0.2))
-    assert [len(pairs) for pairs in train] == [80, 0] and valid is not None
-    together = [*big.read_text().splitlines(), *small.read_text().splitlines()]
-    assert ["\t".join(pair) for pair in valid] == together[80:]
-    assert "The last 20 of 100 pairs are held out" in notes[0]
+    assert [len(pairs) for pairs in train] == [72, 8] and valid is not None
+    held = [*big.read_text().splitlines()[72:], *small.read_text().splitlines()[8:]]
+    assert ["\t".join(pair) for pair in valid] == held
+    assert "The last pairs of each file, 20 of 100, are held out" in notes[0]
+    few, valid, _ = read_text(DataConfig(train=names, valid_fraction=0.001))
+    assert [len(pairs) for pairs in few] == [89, 10] and valid is not None
+    assert len(valid) == 1
     one = write_pairs(tmp_path / "one.tsv", 1)
     assert read_text(DataConfig(train=(str(one),)))[1] is None
 
@@ -159,7 +171,7 @@ def test_accumulated_gradients_are_those_of_one_batch(tmp_path: Path) -> None:
 
 
 def test_regularised_dropout_in_a_run(tmp_path: Path) -> None:
-    """Nats are a pass's, so that with next to no dropout they are those of a run without it."""
+    """With next to no dropout two passes agree, and what is learned is that of one."""
     pairs = write_pairs(tmp_path / "p.tsv", 60)
     found = []
     for alpha in (0.0, 5.0):
