@@ -23,7 +23,7 @@ from real_command import rnncli, split_arguments
 COMMON: dict[str, Any] = {
     "model.hidden_size": 128,
     "model.embedding_size": 128,
-    "model.embedding_scale": 1.0,
+    "model.embedding_scale": 8.0,
     "model.tied": "false",
     "model.shared_embedding": "false",
     "regularization.dropout": 0.2,
