@@ -24,6 +24,8 @@ BYTES_A_TOKEN = 4.2
 SIZES = (128, 192, 256, 320, 384, 448, 512)
 MOST_LETTERS = 12
 """Characters a word of a text whose words have spaces between them, at most."""
+R_DROP, LEAST_TWICE = 3.0, 20
+"""alpha of regularised dropout, and how often it has to see the pairs to pay, with 320 units."""
 SUBWORDS = 4000
 """A small vocabulary: most of a step is the output layer, and rare words are spelled anyway."""
 
@@ -42,14 +44,17 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     look = _look(files)
     spaced = look.spaced
     kind = str(fixed.get("tokenizer.kind", "bpe" if not small or not spaced else "word"))
-    H, passes = (128, 0.0) if small else _extent(size, fixed)
-    H = int(fixed.get("model.hidden_size", H))
+    extent = _Extent(128, 0.0, bool(fixed.get("regularization.r_drop")))
+    if not small:
+        extent = _extent(size, fixed)
+    H, passes, twice = int(fixed.get("model.hidden_size", extent.H)), extent.passes, extent.twice
     look_up = str(fixed.get("model.look_up", "after"))
     every_step = fixed.get("model.context") == "every-step"
     dot = fixed.get("model.attention") == "dot"
     risk = bool(fixed.get("training.risk_candidates"))
     embedded = fixed.get("model.input") != "one-hot"
-    rate = float(fixed.get("regularization.dropout", 0.2 if small else _dropout(passes)))
+    usual = 0.25 if twice else 0.2 if small else _dropout(passes)
+    rate = float(fixed.get("regularization.dropout", usual))
     values: dict[str, Any] = {
         "tokenizer.kind": kind,
         "model.layers": 2 if look_up == "layers" else 1,
@@ -63,13 +68,15 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "regularization.dropout": rate,
         "regularization.locked": True,
         "regularization.label_smoothing": 0.0 if risk else 0.1,
-        "optimizer.lr": 2e-4 if risk else 3e-3 if small else 2e-3,
+        "optimizer.lr": 2e-4 if risk else 3e-3 if small else 1.5e-3 if twice else 2e-3,
         "training.state": "reset",
         "training.bptt": 0,
-        "training.batch_size": 32 if small else 64,
+        "training.batch_size": 32 if small or twice else 64,
         "training.best_by": ("loss" if small else "bleu" if look.measured_by_word else "chrf"),
         "schedule.warmup_steps": 100,
     }
+    if twice:
+        values["regularization.r_drop"] = R_DROP
     if kind in ("bpe", "unigram") and "tokenizer.model" not in fixed:
         values["tokenizer.vocab_size"] = SUBWORDS if not small else _subwords(size)
     if kind == "word":
@@ -114,7 +121,10 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
             else []
         ),
         *(
-            [f"regularisation: dropout {rate:g}, for about {passes:.2g} passes over the pairs"]
+            [
+                f"regularisation: dropout {rate:g}{' and R-Drop' if twice else ''}, for about "
+                f"{passes:.2g} passes over the pairs"
+            ]
             if passes and "regularization.dropout" not in fixed
             else []
         ),
@@ -169,30 +179,49 @@ def _subwords(size: int) -> int:
     return max(500, min(SUBWORDS, size // 100))
 
 
-def _extent(size: int, fixed: Mapping[str, Any]) -> tuple[int, float]:
-    """Hidden units, and passes over pairs of ``size`` bytes: those that were asked for, or that the
-    time allows."""
+@dataclass(frozen=True)
+class _Extent:
+    """Hidden units, passes over the pairs, and whether every pair is run twice (R-Drop)."""
+
+    H: int
+    passes: float
+    twice: bool
+
+
+def _extent(size: int, fixed: Mapping[str, Any]) -> _Extent:
+    """For pairs of ``size`` bytes: what was asked for, or what the time allows. With time enough
+    pairs are run twice, which is worth more than larger layers are."""
     asked = float(fixed.get("training.epochs") or 0)
     seconds = float(fixed.get("training.max_seconds") or 0)
+    given = fixed.get("regularization.r_drop")
     if not seconds and (asked or fixed.get("training.max_steps")):
-        return 320, asked
-    tokens, runs = size / 2 / BYTES_A_TOKEN, 2 if fixed.get("regularization.r_drop") else 1
-    speed = measure_speed(fixed)
+        return _Extent(320, asked, bool(given))
+    tokens, speed = size / 2 / BYTES_A_TOKEN, measure_speed(fixed)
+    own = int(fixed.get("model.hidden_size", 0))
+    sizes = (own,) if own else SIZES
 
-    def passes(H: int) -> float:
+    def passes(H: int, runs: int) -> float:
         """Of a layer on each side, the encoder's in both directions, and the output layer."""
         a_token = 6 * (3 * 8 * H * H + 3 * H * H + SUBWORDS * H) * runs
         possible = (seconds or DEFAULT_SECONDS) * speed / a_token / tokens
         return min(possible, asked) if asked else possible
 
-    fitting = [H for H in SIZES if passes(H) >= 10 * (H / 320) ** 2.5]
-    H = int(fixed.get("model.hidden_size", max(fitting, default=SIZES[0])))
-    return H, passes(H)
+    def fitting(least: int, power: float, runs: int) -> list[int]:
+        return [H for H in sizes if passes(H, runs) >= least * (H / 320) ** power]
+
+    without = ("training.risk_candidates", "training.sampled_softmax")
+    may = given is None and not any(fixed.get(name) for name in without)
+    may = may and fixed.get("regularization.dropout") != 0
+    large = [H for H in fitting(LEAST_TWICE, 6, 2) if own or H >= 320] if may else []
+    twice = bool(given) or bool(large)
+    runs = 2 if twice else 1
+    H = max(large or fitting(10, 2.5, runs), default=sizes[0])
+    return _Extent(H, passes(H, runs), twice)
 
 
 def _dropout(passes: float) -> float:
     """The more passes, the more of it; 0.2 for the forty of docs/results.md, where 0.3 and pieces
-    drawn anew learned more slowly, and less."""
+    drawn anew learned more slowly, and less. (With R-Drop 0.25.)"""
     for limit, rate in ((3, 0.1), (60, 0.2)):
         if passes <= limit:
             return rate

@@ -285,6 +285,28 @@ def test_translation_grows_with_the_time(tmp_path: Path, monkeypatch: pytest.Mon
     assert (values["model.layers"], values["regularization.dropout"]) == (2, 0.2)
 
 
+def test_with_time_enough_pairs_are_run_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(translation_defaults, "measure_speed", lambda fixed: 1e11)
+    line = "a boat on the river .\tein Boot auf dem Fluss .\n"
+
+    def of(minutes: float, **more: Any) -> tuple[Any, ...]:
+        limit = {"training__max_seconds": 60.0 * minutes}
+        values = choose_pairs(tmp_path / "p.tsv", line * 40_000, **limit, **more)
+        names = ("regularization.r_drop", "regularization.dropout", "training.batch_size")
+        return tuple(values.get(name) for name in names)
+
+    assert of(5) == (None, 0.2, 64)
+    assert of(120) == (3.0, 0.25, 32)
+    assert of(120, regularization__r_drop=0.0) == (None, 0.2, 64)
+    assert of(120, regularization__dropout=0.0)[0] is None
+    assert of(120, training__risk_candidates=4)[0] is None
+    assert of(5, regularization__r_drop=1.0) == (None, 0.25, 32)
+    asked = choose_pairs(tmp_path / "p.tsv", line * 40_000, training__epochs=90)
+    assert "regularization.r_drop" not in asked
+
+
 def choose_pairs(path: Path, text: str, **fixed: Any) -> dict[str, Any]:
     path.write_text(text)
     dotted = {name.replace("__", "."): value for name, value in fixed.items()}
