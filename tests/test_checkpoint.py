@@ -300,6 +300,7 @@ def forgeries(data: bytes) -> dict[str, bytes]:
     edit("format of a wrong type", lambda h, m: m.update(format="1"))
     edit("format true", lambda h, m: m.update(format=True))
     edit("vocabulary of a wrong type", lambda h, m: m.update(vocab_size="many"))
+    edit("source vocabulary of a wrong type", lambda h, m: m.update(source_vocab_size=[]))
     edit("no tokenizer", lambda h, m: h.update(tok=h.pop("tokenizer")))
     tensor("unknown dtype", dtype="F8_E4M3")
     tensor("dtype of another size", dtype="F32")

@@ -326,6 +326,11 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
     path.write_bytes(b'[model]\ncell = "\xff"\n')
     with pytest.raises(UsageError, match=r"config\.toml: not UTF-8 text"):
         load_toml(path)
+    path.write_text("x = " + "[" * 20_000)
+    with pytest.raises(UsageError, match=r"config\.toml: not a TOML file"):
+        load_toml(path)
+    path.write_bytes(b"\xef\xbb\xbf[model]\nlayers = 3\n")  # as some editors begin a file
+    assert load_toml(path) == {"model": {"layers": 3}}
     with pytest.raises(FileError, match=r"cannot read .*none\.toml: No such file"):
         load_toml(tmp_path / "none.toml")
 

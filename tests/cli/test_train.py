@@ -153,6 +153,8 @@ def test_signals_save_first(number, code, text, rnncli, tmp_path, monkeypatch):
     found, _, err = rnncli("train", "--out", "run", "--resume")
     assert found == 0
     assert "going on after step 4" in err
+    counted = [e["steps"] for e in metrics(tmp_path / "run") if e["event"] == "StepReport"]
+    assert sum(counted) == 15  # those before the signal, too
     shas = [read_header(tmp_path / name).weights_sha256 for name in ("run", "whole")]
     assert shas[0] == shas[1]
 

@@ -93,6 +93,8 @@ def test_the_id_names_the_line_of_the_source():
     assert str(results[2]) == "id '2' names no line of the source s.txt; its lines are 0 to 1"
     (nothing,) = Rescorer(BySource(scorer, [], "s"), weight=1.0)(["0\ta"])  # type: ignore[arg-type]
     assert str(nothing).endswith("it is empty")
+    (large,) = Rescorer(by, weight=1.0)(["1" * 5000 + "\ta"])
+    assert isinstance(large, NoSource)
 
 
 @pytest.mark.parametrize(

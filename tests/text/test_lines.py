@@ -80,6 +80,8 @@ def test_the_line_of_bad_utf8_counts_all_chunks(
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"cannot read .*missing\.txt: No such file"):
         list(read_lines(tmp_path / "missing.txt"))
+    with pytest.raises(FileError, match=r"cannot read .*null byte"):
+        list(read_lines("a\0b"))
     with pytest.raises(FileError, match=f"cannot read {tmp_path}: Is a directory"):
         list(read_lines(tmp_path))
     path = written(tmp_path / "a.txt", b"text")
