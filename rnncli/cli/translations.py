@@ -126,16 +126,11 @@ def _tsv(request: Request, found: Sequence[Translated]) -> Iterator[str]:
 def _json(request: Request, found: Sequence[Translated]) -> Iterator[str]:
     values = {"source": request.source, **request.fields, "translations": list(map(_plain, found))}
     text = json.dumps(values, ensure_ascii=False, allow_nan=False)
-    # Half a character in a field that is passed on can only be written as its number.
-    yield text if _is_unicode(text) else json.dumps(values, allow_nan=False)
-
-
-def _is_unicode(text: str) -> bool:
     try:
         text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    except UnicodeEncodeError:  # half a character in a field can only be passed on as its number
+        text = json.dumps(values, allow_nan=False)
+    yield text
 
 
 def _plain(one: Translated) -> dict[str, object]:
