@@ -18,6 +18,14 @@ for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "CO
 os.environ["TERM"] = "xterm"
 
 
+# Workers and the commands that they start have a core each: a step shared by two threads waits for
+# the slower one, and another worker's work makes one of them slow.
+worker = os.environ.get("PYTEST_XDIST_WORKER", "gw")[2:]
+if worker and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker) % len(cores)]})
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing is found in the user's cache, and nothing is left there."""
