@@ -193,11 +193,12 @@ def _music(
     else:
         torch.manual_seed(config.seed)
         model = MusicModel(config.model, KEYS)
-        given = config.data.train or (() if text is None else (text,))
-        parts = [read_music(one) for one in given]
-        if config.data.train and config.data.valid is None and config.data.valid_fraction:
-            parts, _, _ = hold_out(parts, config.data.valid_fraction)
-        model.start_from(piece for part in parts for piece in part.pieces)
+        if text is not None:
+            # A run's configuration names its music: the model is the one that the run began with.
+            parts = [read_music(one) for one in config.data.train or (text,)]
+            if config.data.train and config.data.valid is None and config.data.valid_fraction:
+                parts, _, _ = hold_out(parts, config.data.valid_fraction)
+            model.start_from(piece for part in parts for piece in part.pieces)
     model = model.to(DTYPE).eval().requires_grad_(True)
     if text is None:
         rng = np.random.default_rng(reading.seed)

@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from rnncli.nn.softmax import CHUNK_BYTES
+from rnncli.nn.softmax import CHUNK_BYTES, add_product
 
 
 class _ConsistentLoss(torch.autograd.Function):
@@ -55,7 +55,7 @@ class _ConsistentLoss(torch.autograd.Function):
             p.scatter_add_(2, columns, p.new_full(columns.shape, -mean / 2))
             flat = p.view(-1, V).to(dtype)
             dh[:, part] = (flat @ W).to(h.dtype).view(2, -1, H)
-            dW = _added(dW, flat.t(), read)
+            dW = add_product(dW, flat.t(), read, weight.dtype)
             db += flat.sum(0, dtype=db.dtype)
         ctx.gradients = (dh, dW, db)
         ctx.mark_non_differentiable(nats)
@@ -67,11 +67,6 @@ class _ConsistentLoss(torch.autograd.Function):
         dh, dW, db = (d * g for d in ctx.gradients)
         del ctx.gradients
         return dh, dW, db, None, None, None
-
-
-def _added(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """``total`` and the product a b, in the type of ``total``."""
-    return total.addmm_(a, b) if a.dtype == total.dtype else total.add_((a @ b).to(total.dtype))
 
 
 _consistent_loss = cast("Callable[..., tuple[Tensor, Tensor]]", _ConsistentLoss.apply)

@@ -59,7 +59,7 @@ class _SoftmaxLoss(torch.autograd.Function):
                 p.mul_(by_row)
                 by_row = torch.ones_like(by_row)
             if needs_w:
-                dW = _added(dW, p.t(), read, weight.dtype)
+                dW = add_product(dW, p.t(), read, weight.dtype)
             if db is not None:
                 db += (by_row.t() @ p)[0]
             del p
@@ -76,7 +76,7 @@ class _SoftmaxLoss(torch.autograd.Function):
         return dh, dW, db, None, None, None, None
 
 
-def _added(total: Tensor | None, a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+def add_product(total: Tensor | None, a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     """``total``, zero for None, and the product a b, in ``dtype``."""
     if total is None:
         return (a @ b).to(dtype)
