@@ -56,7 +56,6 @@ TRANSLATION = (
     "model.reverse_source",
     "regularization.label_smoothing",
     "regularization.subword_dropout",
-    "regularization.r_drop",
     "data.source",
     "data.target",
     "data.valid_source",
@@ -144,6 +143,11 @@ class Config:
                     f"training.{name}: regularised dropout compares what two passes predict of the "
                     f"whole vocabulary for a reference; use {name} = 0, or r_drop = 0"
                 )
+        if self.model.output == "adaptive":
+            raise UsageError(
+                "model.output: regularised dropout compares what two passes predict, word by word, "
+                "and the adaptive softmax has clusters; use output = 'softmax', or r_drop = 0"
+            )
 
     def _check_risk(self) -> None:
         """What is of likelihood means nothing to minimum risk training, and the other way about."""

@@ -52,6 +52,7 @@ _UNUSED: dict[str, tuple[str, tuple[str, ...]]] = {
             "regularization.dropout_embedding",
             "regularization.activation_penalty",
             "regularization.temporal_activation_penalty",
+            "regularization.r_drop",
             "training.sampled_softmax",
             "training.bptt_variable",
         ),

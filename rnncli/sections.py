@@ -98,7 +98,8 @@ class RegularizationConfig:
     every batch. ``label_smoothing``: the share of a target's probability that is spread over all
     tokens. ``subword_dropout``: the chance that a merge of bpe is left out of a training pair,
     drawn anew for every epoch (Provilkov et al. 2020). ``r_drop``: alpha of regularised dropout, by
-    which a pair is run twice and what both predict is to agree (``rnncli.nn.consistency``).
+    which a batch is run twice and what both passes predict is to agree
+    (``rnncli.nn.consistency``).
     ``omega``: how much the regulariser of Pascanu et al. 2013 counts, which holds the gradient's
     norm from one time step to the one before (``rnncli.nn.omega``)."""
 
@@ -136,6 +137,11 @@ class RegularizationConfig:
     @property
     def output_rate(self) -> float:
         return self.dropout if self.dropout_output is None else self.dropout_output
+
+    @property
+    def passes(self) -> int:
+        """How often a batch is run, beside itself."""
+        return 2 if self.r_drop else 1
 
 
 @dataclass(frozen=True)

@@ -71,11 +71,15 @@ def evaluate_translation(
     with open_pairs(
         table, options.source, options.target, on_bad_input=on_bad_input, strict=True
     ) as reader:
-        pairs = [pair for some in reader.batches(_LINES_READ) for pair in some if pair]
+        lines = [pair for some in reader.batches(_LINES_READ) for pair in some]
+    pairs = [pair for pair in lines if pair]
     if not pairs:
         raise DataError(f"{reader.name}: no pairs to translate")
     given = options.against_output
-    outputs = [] if given is None else [_lines(given, len(pairs), reader.name, on_bad_input)]
+    outputs = []
+    if given is not None:
+        each = _lines(given, len(lines), reader.name, on_bad_input)
+        outputs = [[one for one, pair in zip(each, lines, strict=True) if pair]]
     systems = [*outputs, *(_translations(one, pairs, options) for one in (other, loaded) if one)]
     *baseline, quality = measure(
         systems,

@@ -50,9 +50,10 @@ def open_pairs(
     """The pairs of a ``table`` (source TAB target; None without the others: standard input), or of
     a ``source`` and a ``target``. Either side of a pair may be empty.
 
-    A line of a table without two columns is an error when ``strict``; else it is no pair: a blank
-    one silently, any other as a bad line. Raises UsageError for files that do not go together, and
-    as ``open_lines``; reading raises DataError for files of unequal length.
+    A line of a table without two columns is an error when ``strict``, unless it is a bad line that
+    was to be left empty; else it is no pair: a blank one silently, any other as a bad line. Raises
+    UsageError for files that do not go together, and as ``open_lines``; reading raises DataError
+    for files of unequal length.
     """
     if (source is None) != (target is None):
         raise UsageError("--source and --target: give both, or a table of pairs")
@@ -85,7 +86,7 @@ class _Table:
             return split_pair(line)
         except DataError as error:
             if self._strict and not line and self._reader.was_bad(number):
-                return "", ""  # it was to be left empty
+                return None  # it was to be left empty
             if self._strict:
                 raise DataError(f"{self.name}:{number}: {error}") from None
             if line.strip():

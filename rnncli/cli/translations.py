@@ -138,8 +138,9 @@ def _plain(one: Translated) -> dict[str, object]:
         "text": _spelled(one.text),
         "logprob": _rounded(one.logprob),
         "score": _rounded(one.score),
-        "tokens": list(one.pieces),
-        "token_logprobs": [_rounded(value) for value in one.logprobs],
+        "tokens": len(one.pieces),
+        "pieces": list(one.pieces),
+        "logprobs": [_rounded(value) for value in one.logprobs],
         "word_logprobs": [_rounded(value) for value in one.word_logprobs()],
     }
     if one.alignment is not None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from rnncli.errors import UsageError
 from rnncli.models.penalties import activation_penalty
+from rnncli.nn.consistency import consistent_loss, passes_of
 from rnncli.nn.dropout import dropout
 from rnncli.nn.embedding import Embedding
 from rnncli.nn.softmax import AdaptiveSoftmax, SampledVocabulary, Softmax
@@ -62,14 +63,25 @@ class LanguageModel(nn.Module):
         """One piece of truncated BPTT.
 
         inputs, targets: (T, B); mask: (T, B) bool, false for padding. Returns the mean nats a
-        token, the penalties on activations (a scalar, added to it for the gradient), and the state
-        after the piece, still in the graph.
+        token, the penalties (a scalar, added to it for the gradient), and the state after the
+        piece, still in the graph. With R-Drop the state is that of B columns and, beside them, of
+        the same B once more, whose dropout is another.
         """
         rates = regularization
+        if rates.r_drop:
+            inputs = inputs.repeat(1, 2)
         x = self.embedding(inputs, rates.dropout_embedding)
         x = dropout(x, rates.input_rate, locked=rates.locked)
         raw, state = self.stack(x, state, run_as, rates)
         h = dropout(raw, rates.output_rate, locked=rates.locked)
+        if rates.r_drop:
+            assert isinstance(self.output, Softmax)
+            loss, nats = consistent_loss(
+                passes_of(h, mask), self.output.matrix(self.tied_weight), self.output.b,
+                targets.flatten() if mask is None else targets[mask], rates.r_drop, run_as.dtype,
+            )  # fmt: skip
+            mask = None if mask is None else mask.repeat(1, 2)
+            return nats, loss - nats + activation_penalty(raw, h, mask, rates), state
         rows, flat = h.reshape(-1, h.shape[-1]), targets.reshape(-1)
         if mask is None:
             scale = torch.full(flat.shape, 1.0 / flat.numel(), device=flat.device)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rnncli.errors import UsageError
 from rnncli.models.penalties import activation_penalty
+from rnncli.nn.consistency import consistent_frames, passes_of
 from rnncli.nn.dropout import dropout
 from rnncli.nn.keys import Choice, KeyInput, KeyOutput, NadeOutput, frame_nats
 from rnncli.nn.stack import Run, Stack
@@ -75,14 +76,23 @@ class MusicModel(nn.Module):
 
         inputs, targets: (T, B, K), where ``inputs[t]`` is the frame before ``targets[t]``; mask:
         (T, B) bool, false for padding. Returns the mean nats a frame (0 if all is padding), the
-        penalties on activations (a scalar, added to it for the gradient), and the state after the
-        piece, still in the graph.
+        penalties (a scalar, added to it for the gradient), and the state after the piece, still in
+        the graph. R-Drop: as in ``LanguageModel.training_loss``.
         """
         rates = regularization
+        if rates.r_drop:
+            inputs = inputs.repeat(1, 2, 1)
         x = self.input(inputs, rates.dropout_embedding, run_as.dtype)
         x = dropout(x, rates.input_rate, locked=rates.locked)
         raw, state = self.stack(x, state, run_as, rates)
         h = dropout(raw, rates.output_rate, locked=rates.locked)
+        if rates.r_drop:
+            frames = targets[mask]
+            read = self.output.read(passes_of(h, mask), self.tied_weight, run_as.dtype)
+            logits = self.output.logits(read, frames.expand(2, -1, -1))
+            loss, nats = consistent_frames(logits, frames, rates.r_drop)
+            penalty = activation_penalty(raw, h, mask.repeat(1, 2), rates)
+            return nats, loss - nats + penalty, state
         read, frames = self.output.read(h[mask], self.tied_weight, run_as.dtype), targets[mask]
         nats = frame_nats(self.output.logits(read, frames), frames).sum()
         nats = nats / mask.sum().clamp_min(1)

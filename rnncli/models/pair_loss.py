@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.models.penalties import activation_penalty
-from rnncli.nn.consistency import consistent_loss
+from rnncli.nn.consistency import consistent_loss, passes_of
 from rnncli.nn.softmax import SampledVocabulary
 from rnncli.nn.stack import Run
 from rnncli.sections import RegularizationConfig
@@ -28,10 +28,9 @@ def pair_loss(
     what penalties, label smoothing and R-Drop add to it for the gradient."""
     flat, tied, output = targets[mask], model.tied_weight, model.output
     if rates.r_drop:
-        # Two passes beside each other; the gradient of their nats is in ``loss``, too.
-        B = targets.shape[1]
+        # The gradient of the nats is in ``loss``, too.
         raw, h = model.readings(source.repeat(1, 2), inputs.repeat(1, 2), run_as, rates)
-        passes = torch.stack([h[:, :B][mask], h[:, B:][mask]])
+        passes = passes_of(h, mask)
         loss, nats = consistent_loss(
             passes, output.matrix(tied), output.b, flat, rates.r_drop, run_as.dtype
         )

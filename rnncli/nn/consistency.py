@@ -1,4 +1,5 @@
 """Regularised dropout: two passes over the same targets, each with dropout of its own, agree.
+The passes stand beside each other in a batch of twice as many columns.
 
 Liang et al. 2021, *R-Drop: Regularized Dropout for Neural Networks*, eq. 1 to 3. With P1 and P2
 what the output layer predicts in the two passes, a target y costs
@@ -16,7 +17,28 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from rnncli.errors import UsageError
+from rnncli.nn.keys import frame_nats
 from rnncli.nn.softmax import CHUNK_BYTES, add_product
+from rnncli.sections import ModelConfig, RegularizationConfig
+
+
+def require_unlike_passes(rates: RegularizationConfig, model: ModelConfig) -> None:
+    """Raise UsageError for ``r_drop`` where nothing makes two passes differ. (Words and weights are
+    dropped from a whole batch.)"""
+    drawn = (rates.dropout, rates.input_rate, rates.output_rate, rates.dropout_state)
+    if rates.r_drop and not any((*drawn, model.zoneout, model.zoneout_cell)):
+        raise UsageError(
+            "regularization.r_drop: without dropout both passes are the same, and it would do "
+            "nothing; give regularization.dropout, or leave it out"
+        )
+
+
+def passes_of(h: Tensor, mask: Tensor | None) -> Tensor:
+    """h: (T, 2 B, ...), two passes beside each other -> each of them where ``mask`` (T, B) is true,
+    or everywhere: (2, N, ...)."""
+    both = h.chunk(2, dim=1)
+    return torch.stack([one.flatten(0, 1) if mask is None else one[mask] for one in both])
 
 
 class _ConsistentLoss(torch.autograd.Function):
@@ -79,3 +101,14 @@ def consistent_loss(
     targets. h: (2, N, H), the passes; weight: (V, H), bias: (V,), of the output layer; targets:
     (N,); ``alpha``: what their disagreement counts; ``dtype``: that of the products' operands."""
     return _consistent_loss(h, weight, bias, targets, alpha, dtype)
+
+
+def consistent_frames(logits: Tensor, frames: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """The same for keys that sound or not: logits: (2, N, K), those of the passes, frames: (N, K).
+    Of two chances p1 and p2 of a key KL(p1 || p2) + KL(p2 || p1) is (p1 - p2) times the difference
+    of their logits."""
+    N = max(1, len(frames))
+    nats = frame_nats(logits, frames.expand_as(logits)).sum() / (2 * N)
+    p = torch.sigmoid(logits)
+    divergence = ((p[0] - p[1]) * (logits[0] - logits[1])).sum() / (2 * N)
+    return nats + alpha / 2 * divergence, nats.detach()

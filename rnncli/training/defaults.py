@@ -116,7 +116,8 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     steps = passes * tokens / (batch * bptt)
     whole = fixed.get("model.output") != "adaptive"
     large = V > 4000 and whole
-    sampled = large and int(fixed.get("training.sampled_softmax", SAMPLED)) > 0
+    twice = bool(fixed.get("regularization.r_drop"))  # over the whole vocabulary
+    sampled = large and not twice and int(fixed.get("training.sampled_softmax", SAMPLED)) > 0
     timed = fixed.get("training.max_seconds") or "training.max_seconds" in values
     endless = "training.max_steps" in fixed and passes > 60  # not a validation for every step
     if (timed or endless) and fixed.get("training.state") != "reset":
@@ -152,10 +153,10 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         values["regularization.dropout_embedding"] = round(rate / 4, 3)
         if optimizer == "adamw":  # for the others it is an L2 penalty, and far too strong a one
             values["optimizer.weight_decay"] = 0.1
-    if large:
+    if large and not twice:
         values["training.sampled_softmax"] = SAMPLED
         values["training.sampled_fraction"] = 0.9
-    if large and "training.sampled_softmax" not in fixed:
+    if large and not twice and "training.sampled_softmax" not in fixed:
         reasons.append(
             "output: the loss samples 1000 words a batch during the first 90 % of the run; "
             "validation uses the whole vocabulary"
@@ -192,11 +193,13 @@ def _extent(
         reasons.append(
             f"time: no limit was given, so {seconds / 60:g} minutes (--max-time, --epochs)"
         )
+    twice = bool(fixed.get("regularization.r_drop"))
     speed = measure_speed(fixed)
 
     def passes(H: int) -> float:
-        output = V * H * (0.3 if V > 4000 else 1.0)
-        possible = seconds * speed / (6 * (_layers(fixed) * 8 * H * H + output)) / tokens
+        output = V * H * (0.3 if V > 4000 and not twice else 1.0)
+        a_token = 6 * (_layers(fixed) * 8 * H * H + output) * (2 if twice else 1)
+        possible = seconds * speed / a_token / tokens
         return min(possible, asked) if asked else possible
 
     H = int(fixed.get("model.hidden_size") or _largest(passes, tokens))

@@ -19,6 +19,7 @@ from rnncli.decoding.sampling import Limits, Piece, sample
 from rnncli.errors import DataError
 from rnncli.evaluation.language_model import line_nats, stream_nats
 from rnncli.models.language_model import LanguageModel
+from rnncli.nn.consistency import require_unlike_passes
 from rnncli.nn.softmax import SampledVocabulary
 from rnncli.nn.stack import Run, require_way_past
 from rnncli.nn.state import State, state_from_tensors, state_to_tensors
@@ -54,6 +55,7 @@ def open_task(
     """The task on the text that ``config`` names; ``tokenizers``: that of the run to go on with,
     if there is one."""
     require_pieces(config.training)
+    require_unlike_passes(config.regularization, config.model)
     chosen: Tokenizer | None = next(iter(tokenizers), None)
     if chosen is None and config.tokenizer.model is not None:
         chosen = train_tokenizer(config.tokenizer, ())
@@ -107,9 +109,10 @@ class LanguageModelling:
 
     @property
     def positions(self) -> int:
+        passes = self.config.regularization.passes
         if self.config.training.state == "carried":
-            return self.config.training.bptt * self.batch_size
-        return math.ceil(self.train_tokens / max(1, self.pieces))
+            return passes * self.config.training.bptt * self.batch_size
+        return math.ceil(passes * self.train_tokens / max(1, self.pieces))
 
     # -- pieces ------------------------------------------------------------------------------
 
@@ -138,7 +141,7 @@ class LanguageModelling:
         inputs, targets, mask = self._batch(self._layout[piece])
         state = self._state
         if state is None:
-            state = self.model.start(None, inputs.shape[1])
+            state = self.model.start(None, inputs.shape[1] * self.config.regularization.passes)
         self.model.train()
         nats, penalty, after = self.model.training_loss(
             inputs, targets, state, mask, self.run_as, self.config.regularization,

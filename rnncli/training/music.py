@@ -6,6 +6,7 @@ of ``training.bptt`` frames, with the state handed on within the piece.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +21,7 @@ from rnncli.decoding.frames import FrameLimits, sample_frames
 from rnncli.errors import DataError, UsageError
 from rnncli.evaluation.music import measure
 from rnncli.models.music import MusicModel
+from rnncli.nn.consistency import require_unlike_passes
 from rnncli.nn.stack import Run, require_way_past
 from rnncli.nn.state import State, state_from_tensors, state_to_tensors
 from rnncli.runtime import Runtime
@@ -67,6 +69,7 @@ def open_task(
             "begins afresh; use 'reset' (training.bptt cuts pieces, 0 runs them whole)"
         )
     require_pieces(config.training)
+    require_unlike_passes(config.regularization, config.model)
     if config.training.sampled_softmax:
         raise UsageError("training.sampled_softmax: music has no vocabulary to sample from; use 0")
     if not config.data.train:
@@ -128,7 +131,8 @@ class MusicTask:
 
     @property
     def positions(self) -> int:
-        return -(-self.train_tokens // max(1, self.pieces))
+        passes = self.config.regularization.passes
+        return math.ceil(passes * self.train_tokens / max(1, self.pieces))
 
     # -- parts -------------------------------------------------------------------------------
 
@@ -156,7 +160,7 @@ class MusicTask:
         mask = there[part.start : part.stop]
         state = self._state
         if state is None or part.start == 0:
-            state = self.model.start(None, frames.shape[1])
+            state = self.model.start(None, frames.shape[1] * self.config.regularization.passes)
         self.model.train()
         nats, penalty, after = self.model.training_loss(
             frames[part.start : part.stop], frames[part.start + 1 : part.stop + 1], state, mask,

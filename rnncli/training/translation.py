@@ -19,6 +19,7 @@ from rnncli.errors import DataError, UsageError
 from rnncli.evaluation.translation import bleu_and_chrf, exact_match, token_error_rate
 from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.models.pair_loss import pair_loss
+from rnncli.nn.consistency import require_unlike_passes
 from rnncli.nn.softmax import SampledVocabulary
 from rnncli.nn.stack import Run, require_way_past
 from rnncli.runtime import Runtime
@@ -61,14 +62,8 @@ def open_task(
             f"training.state: {config.training.state!r} is for running text, and every pair begins "
             "afresh; use 'reset'"
         )
-    training, rates = config.training, config.regularization
-    kept = (config.model.zoneout, config.model.zoneout_cell)
-    dropped = (rates.dropout, rates.input_rate, rates.output_rate, rates.dropout_state, *kept)
-    if rates.r_drop and not any(dropped):
-        raise UsageError(
-            "regularization.r_drop: without dropout both passes are the same, and it would do "
-            "nothing; give regularization.dropout, or leave it out"
-        )
+    training = config.training
+    require_unlike_passes(config.regularization, config.model)
     if training.bptt or training.bptt_variable:
         raise UsageError(
             f"training.bptt: {training.bptt} cuts text in pieces, and pairs are run whole; use "
@@ -250,7 +245,7 @@ class Translation:
 
     @property
     def positions(self) -> int:
-        passes = 2 if self.config.regularization.r_drop else 1
+        passes = self.config.regularization.passes
         return math.ceil(passes * self.train_tokens / max(1, self.pieces))
 
     def _token_counts(self) -> Tensor:

@@ -288,7 +288,18 @@ def test_what_cannot_be_evaluated(folder: Path, evaluate: Run, tmp_path: Path) -
     empty = json.loads(
         evaluate(folder / "a", tmp_path / "bytes", "--on-bad-input", "empty", "--json")
     )
-    assert empty["pairs"] == 2
+    assert empty["pairs"] == 1, "nothing in place of a bad line is no exact match"
+    two = write(tmp_path / "two", ["b", "anything"])
+    beside = evaluate(
+        folder / "a",
+        tmp_path / "bytes",
+        "--on-bad-input",
+        "empty",
+        "--against-output",
+        two,
+        "--json",
+    )
+    assert json.loads(beside)["against"]["exact_match"] == 1.0, "its line has its own number"
     bad = write(tmp_path / "bad", ["a\tb", "", "c\td"])
     with pytest.raises(DataError, match=r"bad:2: 1 column; expected two"):
         evaluate(folder / "a", bad)

@@ -85,7 +85,7 @@ def test_a_list_is_in_order_and_its_scores_are_those_of_score(
     targets = lines_of(tmp_path / "targets", plain)
     given = command["score"](run, "--source", sources, "--target", targets).split()
     best = [one["translations"][0] for one in found]
-    ended = [k for k, one in enumerate(best) if one["tokens"][-1] == "</s>"]
+    ended = [k for k, one in enumerate(best) if one["pieces"][-1] == "</s>"]
     assert len(ended) >= 25, "the others were cut"
     scores = [best[k]["logprob"] for k in ended]
     assert [float(given[k]) for k in ended] == pytest.approx(scores, abs=2e-3)

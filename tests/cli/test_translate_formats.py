@@ -99,8 +99,8 @@ def test_json_has_scores_by_token_and_word(translate: Run, folder: Path, sources
             continue
         (best,) = one["translations"]
         assert best["text"] == text
-        assert len(best["tokens"]) == len(best["token_logprobs"])
-        assert sum(best["token_logprobs"]) == pytest.approx(best["logprob"], abs=0.01)
+        assert best["tokens"] == len(best["pieces"]) == len(best["logprobs"])
+        assert sum(best["logprobs"]) == pytest.approx(best["logprob"], abs=0.01)
         words = text.split()
         assert len(best["word_logprobs"]) == len(best["alignment"]) == len(words)
         assert [t for _, t in best["alignment"]] == list(range(len(words)))

@@ -182,6 +182,42 @@ def test_activation_penalties_are_those_of_merity() -> None:
     torch.testing.assert_close(single.double(), 2.0 * h[0].pow(2).mean(), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_two_passes_are_to_agree(padded: bool) -> None:
+    """R-Drop (Liang et al. 2021) beside its formula: the passes stand beside each other, each with
+    a state and dropout of its own."""
+    model, (inputs, targets) = make(), text()
+    mask = torch.arange(T).unsqueeze(1) < torch.tensor([6, 3, 1, 4]) if padded else None
+    counted = torch.ones(T, B, dtype=torch.bool) if mask is None else mask
+    rates = RegularizationConfig(dropout=0.4, activation_penalty=2.0, r_drop=3.0)
+    start = model.start(None, 2 * B)
+    torch.manual_seed(5)
+    nats, extra, after = model.training_loss(inputs, targets, start, mask, RUN, rates)
+    torch.manual_seed(5)
+    h, state = model.hidden(inputs.repeat(1, 2), start, RUN, rates)
+    log_p = torch.log_softmax(model.output.logits(h, None), 2)
+    passes = [log_p[:, :B][counted], log_p[:, B:][counted]]
+    own = sum(torch.nn.functional.nll_loss(one, targets[counted]) / 2 for one in passes)
+    close(nats, own)
+    divergence = ((passes[0].exp() - passes[1].exp()) * (passes[0] - passes[1])).sum(1).mean()
+    squares = h[counted.repeat(1, 2)].pow(2).mean()
+    expected = own + 3.0 / 4 * divergence + 2.0 * squares
+    torch.testing.assert_close(nats + extra, expected, rtol=1e-6, atol=0)
+    its = gradients(model, expected)
+    for name, gradient in gradients(
+        model, sum(model.training_loss(inputs, targets, start, mask, RUN, reseeded(rates))[:2])
+    ).items():
+        torch.testing.assert_close(gradient, its[name], rtol=1e-5, atol=1e-7)
+    for mine, other in zip(after.tensors(), state.tensors(), strict=True):
+        close(mine, other)
+    assert not torch.allclose(log_p[:, :B], log_p[:, B:])
+
+
+def reseeded(rates: RegularizationConfig) -> RegularizationConfig:
+    torch.manual_seed(5)
+    return rates
+
+
 def ones(model: LanguageModel) -> State:
     return State(tuple(tuple(s + 1 for s in layer) for layer in model.start(None, B).layers))
 

@@ -66,6 +66,40 @@ def test_the_loss_is_the_sum_of_the_keys_cross_entropies(config: dict[str, Any])
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("output", ["softmax", "nade"])
+def test_two_passes_are_to_agree(output: str) -> None:
+    """R-Drop for keys that sound or not, with the divergence of two Bernoulli distributions summed
+    over both values of each key, those below it as in the frame."""
+    model, both = make(output=output), frames(5, 3)
+    mask = torch.ones(5, 3, dtype=torch.bool)
+    mask[3:, 1] = False
+    rates = RegularizationConfig(dropout=0.4, dropout_input=0.0, dropout_output=0.0, r_drop=3.0)
+    start = model.start(None, 6)
+    torch.manual_seed(5)
+    nats, extra, _ = model.training_loss(both[:-1], both[1:], start, mask, RUN, rates)
+    torch.manual_seed(5)
+    twice = both.repeat(1, 2, 1)
+    h, _ = model.stack(model.input(twice[:-1], 0.0, RUN.dtype), start, RUN, rates)
+    logits = model.output.logits(model.output.read(h, None, RUN.dtype), twice[1:])
+    first, second = (torch.sigmoid(logits[:, part])[mask] for part in (slice(3), slice(3, 6)))
+    played = both[1:][mask]
+    own = sum(
+        torch.nn.functional.binary_cross_entropy(p, played, reduction="none").sum(1).mean() / 2
+        for p in (first, second)
+    )
+    torch.testing.assert_close(nats, own)
+    divergence = sum(
+        (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(1).mean()
+        for p, q in ((first, second), (second, first))
+    )
+    torch.testing.assert_close(nats + extra, own + 3.0 / 4 * divergence)
+    assert float(divergence.detach()) > 1e-3
+    mine = torch.autograd.grad(nats + extra, list(model.parameters()), retain_graph=True)
+    its = torch.autograd.grad(own + 3.0 / 4 * divergence, list(model.parameters()))
+    for a, b in zip(mine, its, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def nade() -> tuple[NadeOutput, Tensor, Tensor]:
     """An output layer, h (N, H) and frames (N, K): silent, full, and others."""
     output = make(output="nade", nade_size=3).output

@@ -285,6 +285,23 @@ def test_translation_grows_with_the_time(tmp_path: Path, monkeypatch: pytest.Mon
     assert (values["model.layers"], values["regularization.dropout"]) == (2, 0.2)
 
 
+def test_text_that_is_run_twice_is_seen_half_as_often_and_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(defaults, "measure_speed", lambda fixed: 1e11)
+    path = tmp_path / "text"
+    path.write_text("".join(f"w{k} a b\n" for k in range(20_000)) * 2)
+    data, fixed = DataConfig(train=(str(path),)), {"tokenizer.kind": "word"}
+    found = [
+        choose(data, {**fixed, "training.max_seconds": 900.0, "regularization.r_drop": alpha})[0]
+        for alpha in (0.0, 2.0)
+    ]
+    assert found[0]["training.sampled_softmax"] > 0
+    assert "training.sampled_softmax" not in found[1]
+    sizes = [values["model.hidden_size"] for values in found]
+    assert sizes[1] < sizes[0]
+
+
 def test_with_time_enough_pairs_are_run_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "parts of variable length, weighted, learned start": {
         "training__bptt": 6, "training__bptt_variable": True, "data__weights": [1.5],
         "model__initial_state": "learned", "model__cell": "gru", "optimizer__averaging": "ema",
+        "regularization__dropout": 0.3, "regularization__r_drop": 2.0,
     },
 }  # fmt: skip
 

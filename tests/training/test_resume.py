@@ -56,6 +56,10 @@ SETTINGS = {
         "regularization__activation_penalty": 1.0, "regularization__locked": True,
         "model__layers": 2,
     },
+    "two passes that are to agree": {
+        "regularization__dropout": 0.3, "regularization__r_drop": 2.0,
+        "regularization__weight_drop": 0.2,
+    },
     "gru, learned start, weighted text": {
         "model__cell": "gru", "model__initial_state": "learned", "data__weights": [1.5],
         "regularization__dropout": 0.2,

@@ -191,6 +191,8 @@ def test_regularised_dropout_in_a_run(tmp_path: Path) -> None:
     [
         ({"training.sampled_softmax": 9}, r"training\.sampled_softmax: .*use sampled_softmax = 0"),
         ({"training.risk_candidates": 9}, r"training\.risk_candidates: .*use risk_candidates = 0"),
+        ({"task": "lm", "model.output": "adaptive"}, r"model\.output: .*use output = 'softmax'"),
+        ({"task": "synthetic:copy", "training.bptt": 0}, r"r_drop: synthetic:copy makes"),
     ],
 )
 def test_what_regularised_dropout_does_not_go_with(more: dict[str, Any], message: str) -> None:
@@ -257,7 +259,6 @@ def test_settings_of_translation_alone_are_refused_elsewhere() -> None:
         ("training.batch_tokens", 100),
         ("training.best_by", "bleu"),
         ("regularization.subword_dropout", 0.1),
-        ("regularization.r_drop", 1.0),
     ):
         more = {"model.attention": "additive", "model.look_up": "before"}
         with pytest.raises(UsageError, match=r"only --task translate"):
