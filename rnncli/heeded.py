@@ -173,6 +173,11 @@ def require_rules(given: Iterable[str], sections: Mapping[str, Any]) -> None:
         task = str(sections["task"])
         if owner == "synthetic" and not task.startswith("synthetic:"):
             raise UsageError(f"{setting}: --task {task} has none; it is for the synthetic tasks")
+        if setting == "training.batch_size" and sections["training"].batch_tokens:
+            raise UsageError(
+                "training.batch_size: pairs are batched by training.batch_tokens = "
+                f"{sections['training'].batch_tokens}; leave one of them out (batch_tokens = 0)"
+            )
         if name == "vocab_size" and sections[owner].model is not None:
             raise UsageError(f"{setting}: {owner}.model has its size; leave it out")
         if setting not in _RULES:

@@ -20,6 +20,9 @@ CONTEXTS = ("start", "every-step")
 READOUTS = ("tanh", "maxout")
 OUTPUTS = ("softmax", "adaptive", "nade")
 BRIDGES = ("zero", "last", "linear", "mean")
+OUTPUT_WEIGHTS = ("W_hy", "b")
+"""Those of an output layer: its matrix and its bias."""
+
 INIT_SCALE = 0.1
 FORGET_BIAS = 1.0
 
@@ -69,9 +72,9 @@ class ModelConfig:
     ``output``: a softmax over the whole vocabulary or, of many words, an adaptive one; music has a
     sigmoid for each key, or for each key given those below it: nade, with ``nade_size`` units.
 
-    ``frozen`` names parameters of cells that stay as they start, or "embedding"; ``learned`` those
-    that are learned although the cell would fix them. ``zoneout`` is the chance that a unit of h
-    keeps its value, ``zoneout_cell`` that of cells.
+    ``frozen`` names parameters of cells that stay as they start, those of the output layer, W_hy
+    and b, or "embedding"; ``learned`` those that are learned although the cell would fix them.
+    ``zoneout`` is the chance that a unit of h keeps its value, ``zoneout_cell`` that of cells.
     """
 
     cell: str = "lstm"
@@ -139,6 +142,11 @@ class ModelConfig:
         require_choice("model", "initial_state", self.initial_state, ("zero", "learned"))
         require_choice("model", "direction", self.direction, DIRECTIONS)
         require_choice("model", "residual", self.residual, RESIDUALS)
+        if self.attention == "concat":
+            raise UsageError(
+                "model.attention: what Luong et al. call concat is the additive attention of "
+                "Bahdanau et al.; use 'additive'"
+            )
         require_choice("model", "attention", self.attention, ATTENTIONS)
         require_choice("model", "look_up", self.look_up, LOOK_UPS)
         require_choice("model", "context", self.context, CONTEXTS)
@@ -312,7 +320,8 @@ class ModelConfig:
     def frozen_weights(self, layer: int) -> tuple[str, ...]:
         """The parameters of the cell of ``layer`` that are not learned."""
         names = dict.fromkeys((*self.frozen, *self.cell_row(layer).frozen))
-        return tuple(name for name in names if name not in (*self.learned, "embedding"))
+        elsewhere = ("embedding", *OUTPUT_WEIGHTS)
+        return tuple(name for name in names if name not in (*self.learned, *elsewhere))
 
     @property
     def embedding_is_fixed(self) -> bool:

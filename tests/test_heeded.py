@@ -206,3 +206,16 @@ def test_a_rule_may_be_given_what_it_has() -> None:
 def test_dropout_of_the_state_goes_with_loops_alone(setting: str, value: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Config().with_values({"regularization.dropout_state": 0.1, setting: value})
+
+
+def test_pairs_are_batched_by_one_of_two_sizes() -> None:
+    pairs = {"task": "translate", "training.state": "reset", "training.bptt": 0}
+    found = Config().with_values({**pairs, "training.batch_tokens": 2000})
+    require_rules(["training.batch_tokens"], vars(found))
+    with pytest.raises(UsageError, match=r"training\.batch_size: .*batch_tokens = 2000"):
+        require_rules(["training.batch_size"], vars(found))
+
+
+def test_luong_s_name_of_additive_attention_is_known() -> None:
+    with pytest.raises(UsageError, match=r"model\.attention: .*concat.*use 'additive'"):
+        Config().with_values({"task": "translate", "model.attention": "concat"})

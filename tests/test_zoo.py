@@ -179,6 +179,39 @@ def test_a_model_of_translation_is_trained_and_translates(name: str, tmp_path: P
     assert len(translator.best(["one two", "", "three"])) == 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", of_task("lm", "music"))
+def test_a_model_of_text_or_music_is_trained_and_writes(name: str, tmp_path: Path) -> None:
+    """In small sizes, everything else as the paper has it."""
+    from rnncli.training.events import EvalReport
+    from tests.training.runs import run
+
+    config = load_entry(name).config
+    text = tmp_path / "text"
+    sample = "music.txt" if config.task == "music" else "book.txt"
+    lines = (ROOT / "sample_data" / sample).read_text().splitlines()
+    text.write_text("\n".join(lines[:60]) + "\n")
+    model = config.model
+    small = {"model.hidden_size": 12, "training.max_steps": 2, "training.threads": 1}
+    small |= {"data.train": [str(text)], "data.valid_fraction": 0.1}
+    small |= {"model.embedding_size": 12} if model.input == "embedding" else {}
+    small |= {"model.output_size": 12} if getattr(model, "output_size", None) else {}
+    small |= {"model.slow_size": 6} if getattr(model, "slow_size", None) else {}
+    small |= {"model.rank": 4} if getattr(model, "rank", None) else {}
+    small |= {"model.projection_size": 12} if model.projection_size else {}
+    events = run(config.with_values(small), tmp_path / "run")
+    scores = [event.score for event in events if isinstance(event, EvalReport)]
+    assert scores and all(math.isfinite(score) for score in scores)
+
+
+@pytest.mark.parametrize("entry", [e for e in ENTRIES if "docs/results.md" in str(e.paper)])
+def test_figures_that_are_ours_stand_in_the_results(entry: Entry) -> None:
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    figures = re.findall(r"\d+\.\d\d", entry.paper.figure)
+    assert figures
+    assert [figure for figure in figures if figure not in results] == []
+
+
 @pytest.mark.parametrize("name", of_task("lm", "music"))
 def test_the_model_has_the_parameters_of_the_formula(name: str) -> None:
     import torch

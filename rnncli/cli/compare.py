@@ -145,9 +145,10 @@ def compare(
 
 def _cells(fixed: dict[str, Any], cells: str, out: Path) -> tuple[Config, list[Candidate]]:
     """Settings chosen for the text, and the cells of the option on them."""
-    from rnncli.training.compare import BASE_FILE, base_config, cell_candidates
+    from rnncli.training.comparable import require_comparable
+    from rnncli.training.compare import BASE_FILE, base_config, cell_candidates, split_items
 
-    items = split_cells(cells)
+    items = split_items(cells, ",")
     if not (out / BASE_FILE).exists():
         files = (*fixed.get("data.train", ()), *fixed.get("data.source", ()))
         require_text(fixed.get("task", "lm"), files)
@@ -156,19 +157,8 @@ def _cells(fixed: dict[str, Any], cells: str, out: Path) -> tuple[Config, list[C
         note(text)
     candidates = cell_candidates(base, items, fixed)
     _require_rules(fixed, candidates)
+    require_comparable(candidates)
     return base, candidates
-
-
-def split_cells(text: str) -> list[str]:
-    """``text`` at its commas, but for those in brackets."""
-    items, depth = [""], 0
-    for char in text:
-        depth += (char in "[{") - (char in "]}")
-        if char == "," and depth == 0:
-            items.append("")
-        else:
-            items[-1] += char
-    return [item.strip() for item in items]
 
 
 def _require_rules(given: dict[str, Any], candidates: list[Candidate]) -> None:

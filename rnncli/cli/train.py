@@ -237,7 +237,7 @@ def _settle(
         from rnncli.zoo import load_entry
 
         base = load_entry(preset).config.with_values(fixed)
-        require_text(base.task, (*base.data.train, *base.data.source))
+        require_text(base.task, (*base.data.train, *base.data.source, *base.data.target))
         return base, []
     if config is not None:
         return Config.from_dict(load_toml(config)).with_values(fixed), []
@@ -251,7 +251,8 @@ def _settle(
     named = cell_names(str(fixed.get("model.cell", "lstm")))
     if len(named) > 1:
         fixed = {"model.layers": len(named), **fixed}
-    files = [*fixed.get("data.train", ()), *fixed.get("data.source", ())]
+    sides = ("data.train", "data.source", "data.target")
+    files = [file for name in sides for file in fixed.get(name, ())]
     require_text(str(fixed.get("task", "lm")), files)
     from rnncli.training.tasks import REQUIRED, choose
 

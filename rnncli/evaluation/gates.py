@@ -65,6 +65,28 @@ def gate_names(cell: Cell) -> tuple[str, ...]:
     return ("forget",) if isinstance(kind, LinearCell) else ()
 
 
+def block_names(cell: Cell, name: str) -> tuple[str, ...]:
+    """The gates whose rows the recurrent matrix ``name`` holds, from above; of an sLSTM with its
+    input gate, which is not one of ``gate_names``."""
+    kind = unwrapped(cell)
+    if isinstance(kind, GatedTransition):
+        for prefix, one in kind.steps():
+            inner = name.removeprefix(prefix)
+            if name.startswith(prefix) and inner in one.recurrent_weights():
+                return block_names(one, inner)
+    if isinstance(kind, FastSlow):
+        return _LSTM[:4]
+    if isinstance(kind, GRUCho2014):
+        return _GRU[:2] if name == "W_hh" else _GRU[2:]
+    if isinstance(kind, SLSTM):
+        return ("input", *gate_names(kind))
+    if isinstance(kind, RecurrentHighway):
+        return ("candidate", "transform", *(() if kind.coupled else ("carry",)))
+    if isinstance(kind, VariantLSTM) and kind.gates == 3:
+        return _LSTM[1:4]
+    return tuple(gate for gate in gate_names(kind) if gate != "cell")
+
+
 def gate_values(trace: Trace, gate: str) -> Tensor:
     """The gate called ``gate`` (or an LSTM's ``cell``) at every step of a run: (T, B, H)."""
     T, B = trace.projected.shape[:2]

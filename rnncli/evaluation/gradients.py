@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from rnncli.errors import FileError
-from rnncli.evaluation.gates import gate_names, gate_range, gate_values, unwrapped
+from rnncli.evaluation.gates import block_names, gate_names, gate_range, gate_values, unwrapped
 from rnncli.evaluation.jacobians import is_exact, product_norms, step_bounds, weight_bound
 from rnncli.evaluation.subjects import DTYPE, Subject
 from rnncli.nn.cells import Cell
@@ -281,14 +281,12 @@ def spread_lags(steps: int) -> list[int]:
 
 def matrices(cell: Cell) -> list[Matrix]:
     """The recurrent matrices, those of several gates block by block."""
-    gates = [name for name in gate_names(cell) if name != "cell"]
     found = []
     for name, weight in cell.recurrent_weights().items():
         blocks = torch.split(weight.detach(), cell.gate_rows(weight))
-        labels = [f"{name} {gate}" for gate in gates]
-        if len(blocks) == 1:
-            labels = [name]
-        elif len(blocks) != len(gates):
+        gates = block_names(cell, name)
+        labels = [f"{name} {gate}" for gate in gates] if len(blocks) > 1 else [name]
+        if len(labels) != len(blocks):
             labels = [f"{name} {k + 1}/{len(blocks)}" for k in range(len(blocks))]
         for block, label in zip(blocks, labels, strict=True):
             radius = None

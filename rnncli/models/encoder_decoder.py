@@ -26,7 +26,7 @@ from rnncli.nn.cells.zoneout import Zoneout
 from rnncli.nn.dropout import dropout
 from rnncli.nn.embedding import Embedding
 from rnncli.nn.layered_cell import LayeredCell
-from rnncli.nn.softmax import Softmax
+from rnncli.nn.softmax import Softmax, keep_fixed
 from rnncli.nn.stack import Run, Stack
 from rnncli.nn.state import State
 from rnncli.nn.summary_cell import SummaryGRU
@@ -127,6 +127,7 @@ class EncoderDecoder(nn.Module):
             for weight in self._looking_up():
                 fill(weight, config)
         self.output = Softmax(config, readout, vocab_size)
+        keep_fixed(self.output, config)
         fixed = [side.embedding_is_fixed for side in (config.encoder_side(), config.sides()[0])]
         if shared:
             fixed = [all(fixed)] * 2

@@ -15,6 +15,7 @@ from rnncli.models.penalties import activation_penalty
 from rnncli.nn.consistency import consistent_frames, passes_of
 from rnncli.nn.dropout import dropout
 from rnncli.nn.keys import Choice, KeyInput, KeyOutput, NadeOutput, frame_nats
+from rnncli.nn.softmax import keep_fixed
 from rnncli.nn.stack import Run, Stack
 from rnncli.nn.state import State
 from rnncli.sections import ModelConfig, RegularizationConfig
@@ -48,6 +49,7 @@ class MusicModel(nn.Module):
             self.input.requires_grad_(False)
         output = NadeOutput if config.output == "nade" else KeyOutput
         self.output = output(config, self.stack.output_size, keys)
+        keep_fixed(self.output, config)
         self.tied = config.tied
 
     def start_from(self, pieces: Iterable[npt.NDArray[np.generic]]) -> None:

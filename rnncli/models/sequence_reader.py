@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rnncli.nn.cells.initialization import fill_output
 from rnncli.nn.dropout import dropout
+from rnncli.nn.softmax import keep_fixed
 from rnncli.nn.stack import Run, Stack
 from rnncli.sections import ModelConfig, RegularizationConfig
 
@@ -20,9 +22,8 @@ class SequenceReader(nn.Module):
         size = self.stack.output_size
         self.W_hy = nn.Parameter(torch.empty(outputs, size))
         self.b = nn.Parameter(torch.zeros(outputs))
-        bound = config.start_scale if config.init != "default" else size**-0.5
-        with torch.no_grad():
-            self.W_hy.uniform_(-bound, bound)
+        fill_output(self.W_hy, config)
+        keep_fixed(self, config)
 
     def forward(
         self, x: Tensor, answers: int, run_as: Run, rates: RegularizationConfig | None = None

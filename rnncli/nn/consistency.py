@@ -26,8 +26,9 @@ from rnncli.sections import ModelConfig, RegularizationConfig
 def require_unlike_passes(rates: RegularizationConfig, model: ModelConfig) -> None:
     """Raise UsageError for ``r_drop`` where nothing makes two passes differ. (Words and weights are
     dropped from a whole batch.)"""
-    drawn = (rates.dropout, rates.input_rate, rates.output_rate, rates.dropout_state)
-    if rates.r_drop and not any((*drawn, model.zoneout, model.zoneout_cell)):
+    drawn = (rates.input_rate, rates.output_rate, rates.dropout_state)
+    inside = rates.dropout if model.layers > 1 or model.attention != "none" else 0.0
+    if rates.r_drop and not any((*drawn, inside, model.zoneout, model.zoneout_cell)):
         raise UsageError(
             "regularization.r_drop: without dropout both passes are the same, and it would do "
             "nothing; give regularization.dropout, or leave it out"

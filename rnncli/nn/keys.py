@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rnncli.nn.attention import fresh
 from rnncli.nn.cells.base import Cell
+from rnncli.nn.cells.initialization import fill_output
 from rnncli.nn.dropout import embedding_row_scale
 from rnncli.sections import ModelConfig
 
@@ -70,9 +71,7 @@ class KeyOutput(nn.Module):
         self.W_hy: nn.Parameter | None = None
         if not config.tied:
             self.W_hy = nn.Parameter(torch.empty(keys, input_size))
-            bound = config.start_scale if config.init != "default" else input_size**-0.5
-            with torch.no_grad():
-                self.W_hy.uniform_(-bound, bound)
+            fill_output(self.W_hy, config)
 
     def start_from(self, counts: Tensor, frames: int) -> None:
         """Make the untrained layer predict how often each key sounds: in ``counts`` (K,) of so

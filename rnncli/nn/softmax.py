@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rnncli.errors import UsageError
+from rnncli.model_section import OUTPUT_WEIGHTS
+from rnncli.nn.cells.initialization import fill_output
 from rnncli.sections import ModelConfig
 
 CHUNK_BYTES = 1 << 25
@@ -104,9 +107,7 @@ class Softmax(nn.Module):
         self.W_hy: nn.Parameter | None = None
         if not config.tied:
             self.W_hy = nn.Parameter(torch.empty(vocab_size, input_size))
-            bound = config.start_scale if config.init != "default" else input_size**-0.5
-            with torch.no_grad():
-                self.W_hy.uniform_(-bound, bound)
+            fill_output(self.W_hy, config)
 
     def start_from(self, counts: Tensor) -> None:
         """Make the untrained layer predict how often each token occurs: counts (V,)."""
@@ -160,6 +161,22 @@ class Softmax(nn.Module):
             for s in range(0, len(h), rows)
         ]
         return torch.cat(parts)
+
+
+def keep_fixed(output: nn.Module, config: ModelConfig) -> None:
+    """Leave those weights of an output layer as they start that ``config.frozen`` names. Raises
+    UsageError for one that it has not."""
+    for name in OUTPUT_WEIGHTS:
+        if name not in config.frozen:
+            continue
+        weight = getattr(output, name, None)
+        if weight is None:
+            why = "the output's matrix is the embedding (model.tied)" if config.tied else ""
+            raise UsageError(
+                f"model.frozen: there is no {name!r}: {why or 'the adaptive softmax has clusters'}"
+                "; leave it out"
+            )
+        weight.requires_grad_(False)
 
 
 class SampledVocabulary:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rnncli.errors import UsageError
+from rnncli.errors import UsageError, choices_hint
 from rnncli.nn.cells import Cell, make_cell
 from rnncli.nn.dropout import drop_weights, dropout
 from rnncli.nn.omega import run_with_omega
@@ -60,6 +60,13 @@ class Stack(nn.Module):
                 nn.init.constant_(gate.bias, -1.0)  # pass the input on at first
                 self.highways[str(k)] = gate
             size = out
+        names = {name for cell in self.layers for name, _ in cell.named_parameters()}
+        for name in config.frozen_weights(0):
+            if name in config.frozen and not any(f".{n}".endswith(f".{name}") for n in names):
+                raise UsageError(
+                    f"model.frozen: no layer of {config.cell} has a weight {name!r}"
+                    f"{choices_hint(name, sorted(names))}"
+                )
         for field, kind in (("zoneout", "hidden"), ("zoneout_cell", "cell")):
             if getattr(config, field) and not any(kind in c.part_kinds for c in self.layers):
                 raise UsageError(

@@ -52,7 +52,8 @@ def all_unseen(tokenizer: Tokenizer, ids: Sequence[int]) -> bool:
     if not ids or tokenizer.kind == "byte":
         return False
     if tokenizer.kind not in _SUBWORDS:
-        return all(token == tokenizer.unk_id for token in ids)
+        known = [token for token in ids if token != tokenizer.unk_id]
+        return not "".join(tokenizer.pieces(known)).replace(SPACE_MARK, " ").strip()
     pieces = zip(ids, tokenizer.pieces(ids), strict=True)
     rest = [p for token, p in pieces if token != tokenizer.unk_id and p != SPACE_MARK]
     return all(_BYTE_PIECE.fullmatch(piece) for piece in rest)

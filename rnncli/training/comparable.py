@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from rnncli.config import Config
 from rnncli.errors import UsageError
 from rnncli.sections import TokenizerConfig
 from rnncli.text.subword_training import DEFAULT_VOCAB_SIZE
@@ -12,8 +14,8 @@ from rnncli.training.compare import Candidate
 
 
 def require_comparable(candidates: Sequence[Candidate]) -> None:
-    """Raise UsageError for candidates whose scores are of different quantities: of two tasks, or by
-    two kinds of tokens."""
+    """Raise UsageError for candidates whose scores are of different quantities: of two tasks, by
+    two kinds of tokens, or on two validation texts."""
     for one, other in pairwise(candidates):
         if one.config.task != other.config.task:
             raise UsageError(
@@ -29,6 +31,25 @@ def require_comparable(candidates: Sequence[Candidate]) -> None:
                 "(--tokenizer, --set tokenizer.vocab_size=N), or train them apart and compare the "
                 "bits per character, or of translations the BLEU, of rnncli evaluate"
             )
+        for name, value, its in _unlike_texts(one.config, other.config):
+            raise UsageError(
+                f"{one.label} has {name} = {value!r} and {other.label} {its!r}, so that they are "
+                f"not validated on the same; give all of them one (--set {name}=...)"
+            )
+
+
+def _unlike_texts(one: Config, other: Config) -> Iterator[tuple[str, object, object]]:
+    """Settings by which the two are validated on different data: name and both values."""
+    data = ("valid", "valid_source", "valid_target", "strip_lines")
+    if one.data.valid is None and one.data.valid_source is None:
+        data += ("train", "source", "target", "valid_fraction")  # it is held out of these
+    made = tuple(f.name for f in dataclasses.fields(one.synthetic) if f.name != "solved_share")
+    sections = {"synthetic": made} if one.task.startswith("synthetic:") else {"data": data}
+    for section, names in sections.items():
+        for name in names:
+            values = [getattr(getattr(config, section), name) for config in (one, other)]
+            if values[0] != values[1]:
+                yield f"{section}.{name}", values[0], values[1]
 
 
 def _tokens(tokenizer: TokenizerConfig) -> str:

@@ -156,7 +156,7 @@ def base_config(
         return _with_precision(saved, _precision(saved)), reasons
     needed = REQUIRED.get(str(fixed.get("task", "lm")), {})
     for text in cells:  # complain about wrong values before looking at the data
-        Config().with_values({**needed, **fixed, **cell_values(text)})
+        Config().with_values({**needed, **fixed, **cell_values(text, fixed)})
     values = {**needed, **fixed, **name}
     chosen, reasons = choose(Config().with_values(values).data, values)
     base = Config().with_values({**needed, **chosen, **fixed, **name})
@@ -185,15 +185,34 @@ def keep_base(config: Config, out: Path) -> None:
         write_atomically(out / BASE_FILE, [config.to_toml().encode()])
 
 
-def cell_values(text: str) -> dict[str, Any]:
+def split_items(text: str, separators: str) -> list[str]:
+    """``text`` at each of ``separators`` that is in no brackets."""
+    items, depth = [""], 0
+    for char in text:
+        depth += (char in "[{") - (char in "]}")
+        if char in separators and depth == 0:
+            items.append("")
+        else:
+            items[-1] += char
+    return [item.strip() for item in items]
+
+
+def cell_values(text: str, given: Collection[str] = ()) -> dict[str, Any]:
     """The settings of ``lstm`` or of ``elman nonlinearity=relu``, a cell with its options; of
-    ``lstm+gru``, a cell for each layer."""
-    name, *options = text.split() or [""]
-    name = name.replace("+", ",")
-    pairs = (parse_assignment(option) for option in options)
-    return {"model.cell": name} | {
-        key if "." in key else f"model.{key}": value for key, value in pairs
-    }
+    ``lstm+gru``, a cell for each layer, and so many layers unless they are ``given``. Raises
+    UsageError for an option that is none."""
+    name, *options = [item for item in split_items(text, " \t") if item] or [""]
+    values: dict[str, Any] = {"model.cell": name.replace("+", ",")}
+    if "+" in name and "model.layers" not in given:
+        values["model.layers"] = len(name.split("+"))
+    for option in options:
+        if "=" not in option:
+            raise UsageError(
+                f"--cells: {option!r} in {text!r} is no option of a cell; write name=value"
+            )
+        key, value = parse_assignment(option)
+        values[key if "." in key else f"model.{key}"] = value
+    return values
 
 
 def cell_candidates(
@@ -203,7 +222,7 @@ def cell_candidates(
     does not heed. ``given``: names that the user has set; those stay, and are refused."""
     candidates = []
     for text in cells:
-        values = cell_values(text)
+        values = cell_values(text, given)
         config = base.with_values({**_left_out(values["model.cell"], given), **values})
         candidates.append(Candidate(" ".join(text.split()), config))
     return candidates

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rnncli.cell_table import CELLS
 from rnncli.errors import UsageError
+from rnncli.model_section import cell_names
 from rnncli.sections import DataConfig
 from rnncli.text.lines import CHUNK_BYTES, Source
 from rnncli.training.defaults import LEARNING_RATES
@@ -52,6 +54,9 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     held = next(row for row in _RESTRAINTS if frames <= row.frames)
     rate = float(fixed.get("regularization.dropout", held.dropout))
     share = rate / held.dropout
+    first = CELLS.get(cell_names(str(fixed.get("model.cell", "lstm")))[0])
+    fixes = first is not None and "W_hh" in first.frozen
+    weight_drop = 0.0 if fixes else held.weight_drop  # without connections it is another network
     values: dict[str, Any] = {
         "model.layers": 1,
         "model.hidden_size": 320,
@@ -59,7 +64,7 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "regularization.dropout": rate,
         "regularization.dropout_input": round(0.4 * rate, 3),
         "regularization.locked": True,
-        "regularization.weight_drop": round(min(0.8, held.weight_drop * share), 3),
+        "regularization.weight_drop": round(min(0.8, weight_drop * share), 3),
         "regularization.weight_noise": held.weight_noise if rate else 0.0,
         "optimizer.lr": LEARNING_RATES.get(optimizer, held.lr),
         "training.state": "reset",

@@ -6,6 +6,7 @@ import math
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -17,6 +18,7 @@ from rnncli.nn.cells import Cell
 from rnncli.nn.layered_cell import LayeredCell
 from rnncli.nn.stack import Stack
 from rnncli.runtime import Runtime
+from rnncli.sections import ModelConfig
 from rnncli.training.loop import VALIDATION_COST, Loop
 from rnncli.training.run_folder import RunFolder
 from rnncli.training.signals import StopSignals
@@ -76,17 +78,34 @@ def _time_steps(loop: Loop) -> tuple[float, float]:
 
 
 def _model_rows(config: Config, task: Task, loop: Loop) -> list[Row]:
-    model, words = config.model, task.tokenizer
-    sizes = " + ".join(f"{size}" for size in model.layer_sizes())
-    layers = f"{model.layers} layer{'s' * (model.layers > 1)}"
+    model, words, of_source = config.model, task.tokenizer, task.source_tokenizer
     first = "one-hot input" if model.input == "one-hot" else f"embedding {model.embedding_size}"
     last = "tied softmax" if model.tied else model.output
     ends = f"{first}, {last}" if words else f"{task.outputs} outputs"
+    if config.task == "translate":
+        encoder, decoder = (
+            replace(one, tied=False) for one in (model.encoder_side(), model.sides()[0])
+        )
+        attention = "no attention"
+        if model.attention != "none":
+            attention = f"{model.attention} attention ({model.look_up})"
+        rows = [
+            ("encoder", f"{_layers(encoder)}, {model.direction}"),
+            ("decoder", f"{_layers(decoder)}, {attention}, {ends}"),
+        ]
+    else:
+        rows = [("model", f"{_layers(model)}, {ends}")]
+    names = ("vocabulary", words), ("vocabulary of sources", of_source)
     return [
-        ("model", f"{model.cell}, {layers} of {sizes}, {ends}"),
+        *rows,
         ("parameters", f"{sum(p.numel() for p in loop.parameters):,}"),
-        *([("vocabulary", f"{words.vocab_size:,} ({words.kind})")] if words else []),
+        *((name, f"{one.vocab_size:,} ({one.kind})") for name, one in names if one is not None),
     ]
+
+
+def _layers(model: ModelConfig) -> str:
+    sizes = " + ".join(f"{size}" for size in model.layer_sizes())
+    return f"{model.cell}, {model.layers} layer{'s' * (model.layers > 1)} of {sizes}"
 
 
 def _text_rows(task: Task) -> list[Row]:
@@ -151,7 +170,13 @@ def _units_a_position(model: nn.Module) -> int:
     for cell in (cell for stack in stacks for cell in stack.layers):
         inner = cell.cell if isinstance(cell, AttentiveCell) else cell
         cells += inner.layers if isinstance(inner, LayeredCell) else [cell]
-    return sum(2 * c.input_size + (2 * c.gates + 4) * c.hidden_size for c in cells)
+    return sum(2 * c.input_size + 2 * _sums(c) + 4 * c.hidden_size for c in cells)
+
+
+def _sums(cell: Cell) -> int:
+    """Rows of all matrices that multiply something within a time step, or those of W_xh."""
+    within = sum(len(weight) for weight in cell.step_weights().values())
+    return max(cell.gates * cell.hidden_size, within)
 
 
 def _time_rows(

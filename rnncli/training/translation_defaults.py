@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,7 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     kind = str(fixed.get("tokenizer.kind", "bpe" if not small or not spaced else "word"))
     extent = _Extent(128, 0.0, bool(fixed.get("regularization.r_drop")))
     if not small:
-        extent = _extent(size, fixed)
+        extent = _extent(size, look.bytes_a_pair, fixed)
     H, passes, twice = int(fixed.get("model.hidden_size", extent.H)), extent.passes, extent.twice
     look_up = str(fixed.get("model.look_up", "after"))
     every_step = fixed.get("model.context") == "every-step"
@@ -102,14 +103,24 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
             values["source_tokenizer.vocab_size"] = SUBWORDS if not small else _subwords(size)
         elif of_source == "word":
             values["source_tokenizer.min_count"] = rare_words_count(look.seen_once)
+    limit: list[str] = []
     if not any(fixed.get(f"training.{n}") for n in ("epochs", "max_steps", "max_seconds")):
         values["training.max_seconds"] = DEFAULT_SECONDS
+        limit = [
+            f"time: no limit was given, so {DEFAULT_SECONDS / 60:g} minutes (--max-time, --epochs)"
+        ]
     if "training.epochs" not in fixed:
         values["training.epochs"] = 0
     vocabularies = "a vocabulary for each side" if separate else "one vocabulary for both sides"
+    why = f"the text has {size / 1e6:.2f} MB" if spaced else "its words have no spaces between"
+    settled = ("tokenizer.kind", "tokenizer.model", "training.start_from")
     reasons = [
-        f"tokens: {kind}, {vocabularies}, since "
-        + (f"the text has {size / 1e6:.2f} MB" if spaced else "its words have no spaces between"),
+        *limit,
+        *(
+            [f"tokens: {kind}, {vocabularies}, since {why}"]
+            if not any(fixed.get(name) for name in settled)
+            else []
+        ),
         *(
             []
             if "model.hidden_size" in fixed
@@ -188,13 +199,16 @@ class _Extent:
     twice: bool
 
 
-def _extent(size: int, fixed: Mapping[str, Any]) -> _Extent:
+def _extent(size: int, bytes_a_pair: float, fixed: Mapping[str, Any]) -> _Extent:
     """For pairs of ``size`` bytes: what was asked for, or what the time allows. With time enough
     pairs are run twice, which is worth more than larger layers are."""
     asked = float(fixed.get("training.epochs") or 0)
     seconds = float(fixed.get("training.max_seconds") or 0)
     given = fixed.get("regularization.r_drop")
-    if not seconds and (asked or fixed.get("training.max_steps")):
+    if steps := int(fixed.get("training.max_steps") or 0):
+        batch = int(fixed.get("training.batch_size") or (32 if given else 64))
+        asked = min(asked or math.inf, steps * batch * bytes_a_pair / size)
+    if not seconds and asked:
         return _Extent(320, asked, bool(given))
     tokens, speed = size / 2 / BYTES_A_TOKEN, measure_speed(fixed)
     own = int(fixed.get("model.hidden_size", 0))

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from rnncli.checkpoint import read_training_state
-from rnncli.cli.compare import _cells_of, _columns, _measured, split_cells
+from rnncli.cli.compare import _cells_of, _columns, _measured
 from rnncli.config import Config
 from rnncli.errors import RnncliError, UsageError
 from rnncli.files import lock_run
-from rnncli.training.compare import Candidate, Row
+from rnncli.training.compare import Candidate, Row, split_items
 from rnncli.training.outcome import Outcome
 from rnncli.training.run_folder import read_run_config
 from rnncli.training.worker import run_here
@@ -42,7 +42,7 @@ def compare(
 
 
 def test_cells_are_cut_at_commas_outside_of_brackets() -> None:
-    assert split_cells('elman frozen=["W_hh","a"], lstm+gru ,gru') == [
+    assert split_items('elman frozen=["W_hh","a"], lstm+gru ,gru', ",") == [
         'elman frozen=["W_hh","a"]', "lstm+gru", "gru",
     ]  # fmt: skip
 

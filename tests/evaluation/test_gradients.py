@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from rnncli.evaluation.gradients import (
 from rnncli.evaluation.subjects import Reading, _windows, open_subject
 from rnncli.models.language_model import LanguageModel
 from rnncli.models.music import MusicModel
-from rnncli.nn.cells import Cell
+from rnncli.nn.cells import Cell, make_cell
 from rnncli.nn.recurrence.trace import Trace, run_traced
 from rnncli.nn.stack import Run
 from rnncli.nn.state import State
@@ -150,15 +151,43 @@ def test_recurrent_matrices() -> None:
         cell.U.copy_(torch.tensor([[0.0, -2.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 0.5]]))
         cell.W_hh[:3] = torch.diag(torch.tensor([3.0, 1.0, -4.0]))
     found = {matrix.name: matrix for matrix in matrices(cell)}
-    assert list(found) == ["W_hh 1/2", "W_hh 2/2", "U"]
+    assert list(found) == ["W_hh reset", "W_hh update", "U"]
     assert found["U"].spectral_radius == pytest.approx(2.0)  # a rotation
     assert found["U"].singular_values == pytest.approx([2.0, 2.0, 0.5])
-    assert found["W_hh 1/2"].spectral_radius == pytest.approx(4.0)
-    assert found["W_hh 1/2"].singular_values == pytest.approx([4.0, 3.0, 1.0])
+    assert found["W_hh reset"].spectral_radius == pytest.approx(4.0)
+    assert found["W_hh reset"].singular_values == pytest.approx([4.0, 3.0, 1.0])
     assert (found["U"].rows, found["U"].columns) == (3, 3)
     named = [matrix.name for matrix in matrices(make("lstm"))]
     assert named == ["W_hh input", "W_hh forget", "W_hh candidate", "W_hh output"]
     assert matrices(make("mingru")) == []
+
+
+@pytest.mark.parametrize(
+    ("cell", "options", "named"),
+    [
+        ("lstm", {"coupled_gates": True}, ["W_hh forget", "W_hh candidate", "W_hh output"]),
+        ("slstm", {}, ["W_hh input", "W_hh forget", "W_hh candidate", "W_hh output"]),
+        ("rhn", {"transition_depth": 2}, [
+            "W_hh candidate", "W_hh transform", "R_2 candidate", "R_2 transform",
+        ]),
+        ("fs-rnn", {"fast_layers": 2}, [
+            f"{name} {gate}" for name in ("W_hh", "W_S", "W_2")
+            for gate in ("input", "forget", "candidate", "output")
+        ]),
+    ],
+)  # fmt: skip
+def test_recurrent_matrices_are_told_by_their_gates(
+    cell: str, options: dict[str, Any], named: list[str]
+) -> None:
+    config = ModelConfig(cell=cell, **options)
+    assert [matrix.name for matrix in matrices(make_cell(config, 3, 4))] == named
+
+
+def test_the_steps_of_a_deep_transition_name_their_gates() -> None:
+    config = ModelConfig(cell="gru-cho2014", transition_depth=2)
+    names = [matrix.name for matrix in matrices(make_cell(config, 3, 4))]
+    assert [name.split(" ")[-1] for name in names[:2]] == ["reset", "update"]
+    assert len(names) == 6 and not any("/" in name for name in names)
 
 
 def test_saturation() -> None:

@@ -254,6 +254,23 @@ def test_an_indrnn_never_grows_faster_than_it_reads() -> None:
     assert_equal(y.flatten(), torch.arange(1, 51, dtype=torch.float64))
 
 
+def test_a_unit_that_an_update_carried_beyond_the_bound_comes_back() -> None:
+    cell = cell_of("indrnn", hidden=2).train()
+    cell.W_xh.zero_()
+    cell.a.fill_(1.0)
+    cell.requires_grad_(True)
+    with torch.no_grad():
+        cell.u.copy_(torch.tensor([1.01, 0.5]))
+    optimizer = torch.optim.SGD([cell.u], lr=1e-3)
+    for _ in range(3):
+        optimizer.zero_grad()
+        x = torch.zeros(9, 1, I, dtype=torch.float64)
+        y, _ = run(cell, x, cell.zero_state(1), {}, engine="auto", dtype=torch.float64)
+        y.sum().backward()
+        optimizer.step()
+    assert float(cell.u.detach()[0]) < 0.99 and float(cell.u.detach()[1]) < 0.5
+
+
 # -- echo state, and what is not learned ----------------------------------------------------------
 
 
@@ -370,3 +387,39 @@ def test_options_that_a_cell_lacks_name_those_that_have_them(
 ) -> None:
     with pytest.raises(UsageError, match=rf"model\.{message}"):
         ModelConfig(**config)
+
+
+@pytest.mark.parametrize("name", ["W_hy", "b"])
+def test_a_weight_of_the_output_layer_can_stay_as_it_starts(name: str) -> None:
+    model = LanguageModel(ModelConfig(hidden_size=H, embedding_size=I, frozen=(name, "W_hh")), 7)
+    changed = train(model)
+    fixed = [key for key, value in changed.items() if not value]
+    assert fixed == [key for key in changed if key.endswith(("W_hh", f"output.{name}"))]
+
+
+def test_what_an_output_layer_has_not_cannot_be_fixed() -> None:
+    for more, why in (({"tied": True}, "model.tied"), ({"output": "adaptive"}, "has clusters")):
+        config = ModelConfig(hidden_size=I, embedding_size=I, frozen=("W_hy",), **more)
+        with pytest.raises(UsageError, match=rf"model\.frozen: there is no 'W_hy'.*{why}"):
+            LanguageModel(config, 70)
+
+
+def test_in_a_mixture_a_weight_is_fixed_where_there_is_one() -> None:
+    config = ModelConfig(cell="lstm,gru", hidden_size=H, frozen=("a_n",))
+    fixed = [name for name, p in Stack(config, I).named_parameters() if not p.requires_grad]
+    assert fixed == ["cells.1.a_n"]
+    with pytest.raises(
+        UsageError, match=r"no layer of lstm,gru has a weight 'W_hx'; did you mean 'W_xh'"
+    ):
+        Stack(replace(config, frozen=("W_hx",)), I)
+
+
+def test_output_weights_start_as_all_others() -> None:
+    for init, least, most in (("normal", 0.3, 0.6), ("uniform", 0.05, 0.1)):
+        model = LanguageModel(
+            ModelConfig(hidden_size=64, embedding_size=I, init=init, init_scale=0.1), 99
+        )
+        assert model.output.W_hy is not None
+        assert least < float(model.output.W_hy.detach().abs().max()) <= most
+        deviation = {"normal": 0.1, "uniform": 0.1 / 3**0.5}[init]
+        assert float(model.output.W_hy.detach().std()) == pytest.approx(deviation, rel=0.05)

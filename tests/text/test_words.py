@@ -74,5 +74,6 @@ def test_an_unknown_piece_that_was_written_is_a_word(tmp_path: Path) -> None:
 def test_lines_of_unseen_characters_are_known(kind: str) -> None:
     tokenizer = trained(kind)
     assert all_unseen(tokenizer, tokenizer.encode("жщю"))
+    assert all_unseen(tokenizer, tokenizer.encode("жщю жю"))
     assert not all_unseen(tokenizer, tokenizer.encode("жщю cat"))
     assert not all_unseen(tokenizer, [])

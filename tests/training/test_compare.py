@@ -17,6 +17,7 @@ from rnncli.cell_table import CELLS
 from rnncli.checkpoint import read_header
 from rnncli.config import Config
 from rnncli.errors import Interrupted, UsageError
+from rnncli.training.comparable import require_comparable
 from rnncli.training.compare import (
     Candidate,
     Run,
@@ -336,3 +337,36 @@ def test_a_vocabulary_of_the_source_counts(tmp_path: Path) -> None:
     found = [{c.label: c.parameters for c in settle(o, "none")} for o in ([one, own], [own, one])]
     assert found[0] == found[1]
     assert found[0]["one"] != found[0]["own"]
+
+
+def test_what_is_validated_on_other_data_is_not_compared(text: Path) -> None:
+    base = tiny(text)
+    for cells, message in (
+        (["lstm", "lstm tokenizer.kind=word"], "predicts characters and .* words"),
+        (["lstm", "gru data.valid_fraction=0.3"], r"data\.valid_fraction = 0\.1 and .* 0\.3"),
+        (["lstm", "gru data.strip_lines=true"], r"data\.strip_lines = False and .* True"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            require_comparable(cell_candidates(base, cells))
+    made = Config().with_values(
+        {"task": "synthetic:order", "training.state": "reset", "training.bptt": 0}
+    )
+    with pytest.raises(UsageError, match=r"synthetic\.lag = 100 and .* 50"):
+        require_comparable(cell_candidates(made, ["lstm", "gru synthetic.lag=50"]))
+    for cells in (["lstm", "gru data.weights=[2.0]"], ["lstm", "gru synthetic.lag=50"]):
+        require_comparable(cell_candidates(base, cells))
+
+
+def test_a_cell_for_each_layer_needs_no_number_of_layers(text: Path) -> None:
+    base = tiny(text)
+    first, second = cell_candidates(base, ["lstm", "lstm+gru+elman"])
+    assert (first.config.model.layers, second.config.model.layers) == (1, 3)
+    with pytest.raises(UsageError, match="names 3 cells for 1 layer"):
+        cell_candidates(base, ["lstm+gru+elman"], ["model.layers"])
+
+
+def test_options_of_cells_may_have_spaces_in_brackets(text: Path) -> None:
+    (one,) = cell_candidates(tiny(text), ['elman frozen=["W_hh", "a"] nonlinearity=relu'])
+    assert one.config.model.frozen == ("W_hh", "a")
+    with pytest.raises(UsageError, match=r"--cells: 'relu' in 'elman relu' is no option"):
+        cell_candidates(tiny(text), ["elman relu"])

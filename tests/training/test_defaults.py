@@ -168,6 +168,18 @@ def test_a_fixed_random_network_is_neither_tied_nor_thinned(tmp_path: Path) -> N
     assert not echo.model.tied and echo.regularization.weight_drop == 0.0
 
 
+def test_a_fixed_random_network_that_reads_music_is_not_thinned(tmp_path: Path) -> None:
+    (tmp_path / "t").write_bytes(b"60 64 67\n" * 300)
+    fixed = {"task": "music", "training.max_seconds": 5.0}
+    drops = [
+        choose(DataConfig(train=(str(tmp_path / "t"),)), {**fixed, "model.cell": cell})[0][
+            "regularization.weight_drop"
+        ]
+        for cell in ("lstm", "echo-state")
+    ]
+    assert drops[0] > 0.0 == drops[1]
+
+
 @pytest.mark.parametrize("task", ["lm", "music"])
 def test_a_cell_without_a_recurrent_matrix_is_given_no_setting_for_it(
     task: str, tmp_path: Path
@@ -407,3 +419,28 @@ def test_dot_attention_is_given_annotations_of_its_size(tmp_path: Path) -> None:
     assert "model.direction" not in values
     with pytest.raises(UsageError, match=r"model\.attention: dot .*model\.direction = 'forward'"):
         EncoderDecoder(Config().with_values({**values, **fixed}).model, 10)
+
+
+def test_what_is_said_of_pairs(tmp_path: Path) -> None:
+    """The limit of time that nobody gave is told, and why tokens are what was chosen, not given."""
+    pairs = tmp_path / "p.tsv"
+    pairs.write_text("a boat on the river .\tein Boot auf dem Fluss .\n" * 300)
+    data = DataConfig(train=(str(pairs),))
+    _, reasons = choose(data, {"task": "translate"})
+    assert any(text.startswith("time: no limit was given, so 10 minutes") for text in reasons)
+    assert any(text.startswith("tokens: word, one vocabulary") for text in reasons)
+    given = {"task": "translate", "tokenizer.kind": "char", "training.epochs": 3}
+    _, reasons = choose(data, given)
+    assert not any(text.startswith(("time:", "tokens:")) for text in reasons)
+
+
+def test_steps_are_passes_over_the_pairs(tmp_path: Path) -> None:
+    line = "a boat on the river .\tein Boot auf dem Fluss .\n"
+    steps = round(44 * 40_000 / 64)
+    rates = [
+        choose_pairs(tmp_path / "p.tsv", line * 40_000, **{limit: value})["regularization.dropout"]
+        for limit, value in (
+            ("training__epochs", 44), ("training__max_steps", steps), ("training__max_steps", 99)
+        )
+    ]  # fmt: skip
+    assert rates == [0.2, 0.2, 0.1]

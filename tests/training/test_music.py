@@ -118,6 +118,16 @@ def test_stopped_and_resumed_is_never_stopped(
         run(config.with_values({"training.epochs": 3}), folder, resume=True)
 
 
+def test_two_passes_of_one_layer_differ_by_what_it_reads_and_gives(tunes: Path) -> None:
+    none = {"regularization__dropout_input": 0.0, "regularization__dropout_output": 0.0}
+    config = tiny_config(
+        tunes, **MUSIC, **none, regularization__dropout=0.3, regularization__r_drop=1.0
+    )
+    with pytest.raises(UsageError, match="both passes are the same"):
+        opened(config)
+    opened(config.with_values({"model.layers": 2}))
+
+
 def test_losses_are_counted_in_frames(tunes: Path, tmp_path: Path) -> None:
     """The parts of an epoch hold every frame once, and the log says nats a frame."""
     for bptt in (0, 4):

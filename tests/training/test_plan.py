@@ -97,3 +97,32 @@ def test_steps_that_are_not_finite(text, tmp_path, monkeypatch):
     config = tiny_config(text, optimizer__name="sgd", optimizer__lr=1e38, optimizer__clip_norm=0.0)
     assert "measured" in dict(plan(config))["speed"]
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_both_sides_of_a_translator_are_told(tmp_path):
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("".join(f"a b c {k % 7}\tx y {k % 5}\n" for k in range(40)))
+    config = tiny_config(
+        pairs, task="translate", training__state="reset", training__bptt=0, tokenizer__kind="word",
+        source_tokenizer__kind="char", model__tied=True, model__embedding_size=6, model__layers=1,
+        model__hidden_size=8, model__encoder_layers=2, model__direction="bidirectional",
+        model__attention="general",
+    )  # fmt: skip
+    rows = dict(plan(config))
+    assert "model" not in rows
+    assert rows["encoder"] == "lstm, 2 layers of 8 + 8, bidirectional"
+    attention = "general attention (after)"
+    assert rows["decoder"] == f"lstm, 1 layer of 8, {attention}, embedding 6, tied softmax"
+    assert rows["vocabulary"].endswith("(word)")
+    assert rows["vocabulary of sources"].endswith("(char)")
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+def test_the_memory_of_a_deep_transition_grows_with_its_depth(depth, text):
+    config = tiny_config(
+        text, model__cell="rhn", model__transition_depth=depth, model__hidden_size=64,
+        training__precision="float32",
+    )  # fmt: skip
+    parts = dict(re.findall(r"(\w[\w ]*) ([\d.]+) [kM]B", dict(plan(config))["memory"]))
+    gates = 4 * 10 * 2 * depth * 64 * 4 / 1e6  # B, T, rows, H, bytes
+    assert float(parts["activations"]) > gates

@@ -29,11 +29,11 @@ def make_cell(config: ModelConfig, input_size: int, hidden_size: int, layer: int
 
 def finished(cell: Cell, config: ModelConfig, layer: int = 0) -> Cell:
     """``cell`` with what goes with any: fixed weights, zoneout. Raises UsageError for
-    ``config.frozen`` names that it has no parameter of."""
+    ``config.frozen`` names that it has no parameter of, where all layers have one cell."""
     row, weights = config.cell_row(layer), dict(cell.named_parameters())
     for name in config.frozen_weights(layer):
-        if name not in weights and name not in config.frozen:
-            continue  # of an option that is not taken
+        if name not in weights and (name not in config.frozen or len({*config.cell_names()}) > 1):
+            continue  # of an option that is not taken, or of another layer's cell
         if name not in weights:
             raise UsageError(
                 f"model.frozen: {row.title} has no weight {name!r}{choices_hint(name, weights)}"

@@ -42,6 +42,17 @@ def fill(weight: Tensor, config: ModelConfig, rows: int | None = None) -> None:
                 rescale(block, config.spectral_radius)
 
 
+def fill_output(weight: Tensor, config: ModelConfig) -> None:
+    """Fill the fresh matrix of an output layer (V, H): ``init`` default is U(-1, 1) / sqrt(H),
+    uniform and normal as in ``fill``."""
+    with torch.no_grad():
+        if config.init == "normal":
+            weight.normal_(std=config.start_scale)
+        else:
+            bound = config.start_scale if config.init == "uniform" else weight.shape[1] ** -0.5
+            weight.uniform_(-bound, bound)
+
+
 def remember(bias: Tensor, gate: int, size: int, config: ModelConfig) -> None:
     """Start a forget gate, number ``gate`` of those of ``size`` units in ``bias`` (G,), at
     ``forget_bias``: remember by default (Jozefowicz et al. 2015, sec. 2.2). ``init`` uniform draws
