@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import rnncli
 from rnncli.config import Config
@@ -32,6 +33,24 @@ def test_a_model_says_what_it_is(path: Path):
     assert model.tokenizer.kind == "char"
     assert rnncli.load(path.parent).score(["the"]) == model.score(["the"])
     assert rnncli.load(str(path)).config == model.config
+
+
+def test_weights_are_the_model_s_by_their_names(path: Path):
+    """A blank line's probability once more, by torch's own cell and the matrices."""
+    model = rnncli.load(path)
+    w = model.weights
+    assert w["stack.cells.0.W_hh"].shape == (64, 16)
+    assert not any(weight.requires_grad for weight in w.values())
+    x = w["embedding.weight"][[model.tokenizer.boundary_id]] * model.config.model.embedding_scale
+    for k in range(model.config.model.layers):
+        matrices = [w[f"stack.cells.{k}.{name}"] for name in ("W_xh", "W_hh", "a")]
+        cell = torch.nn.LSTMCell(x.shape[1], 16)
+        state = dict(zip(("weight_ih", "weight_hh", "bias_ih"), matrices, strict=True))
+        cell.load_state_dict({**state, "bias_hh": torch.zeros_like(matrices[2])})
+        x = cell(x)[0]
+    logits = x @ w["output.W_hy"].T + w["output.b"]
+    expected = torch.log_softmax(logits, 1)[0, model.tokenizer.boundary_id]
+    assert model.score([""]) == pytest.approx([float(expected.detach())], rel=1e-5)
 
 
 def test_scores_are_those_of_the_command(path: Path, score: Run, tmp_path: Path):

@@ -40,7 +40,7 @@ def require_comparable(candidates: Sequence[Candidate]) -> None:
 
 def _unlike_texts(one: Config, other: Config) -> Iterator[tuple[str, object, object]]:
     """Settings by which the two are validated on different data: name and both values."""
-    data = ("valid", "valid_source", "valid_target", "strip_lines")
+    data: tuple[str, ...] = ("valid", "valid_source", "valid_target", "strip_lines")
     if one.data.valid is None and one.data.valid_source is None:
         data += ("train", "source", "target", "valid_fraction")  # it is held out of these
     made = tuple(f.name for f in dataclasses.fields(one.synthetic) if f.name != "solved_share")

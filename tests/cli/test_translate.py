@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from rnncli.decoding.search_options import SearchOptions
+from rnncli.loading import load_translators
+from rnncli.translation import translator_of
 from tests.helpers import ROOT, run_cli
 from tests.training.test_translation import config, run, write_pairs
+from tests.translators import lines, write_translator
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +101,27 @@ def test_smaller_weights_translate_alike(folder: Path):
         assert (code, out) == (0, "TWO SIX\n"), err
     code, _, err = call("translate", folder / "run", "--weights", "int9", input=b"six two\n")
     assert code == 2 and "weights: unknown value 'int9'" in err
+
+
+def test_several_models_are_an_ensemble_and_must_agree(tmp_path: Path):
+    one, other = (write_translator(tmp_path / f"{seed}", "word", seed) for seed in (0, 1))
+    sources = "".join(f"{line}\n" for line in lines(12, seed=3))
+    code, out, err = call("translate", one, "-m", other, input=sources.encode())
+    assert code == 0, err
+    translator = translator_of(load_translators([one, other]), SearchOptions())
+    assert out.splitlines() == translator.best(sources.splitlines())
+    (tmp_path / "pairs.tsv").write_text("".join(f"{a}\t{a}\n" for a in sources.splitlines()))
+    code, out, err = call("evaluate", one, "-m", other, tmp_path / "pairs.tsv", "--json")
+    assert code == 0 and "models:2" in json.loads(out)["perplexity_signature"], err
+    spelled = write_translator(tmp_path / "char", "char")
+    code, _, err = call("translate", one, "-m", spelled, input=b"a\n")
+    assert code == 2 and "have different vocabularies" in err
+    backward = write_translator(tmp_path / "backward", "word", reverse_source=True)
+    code, _, err = call("translate", one, "-m", backward, input=b"a\n")
+    assert code == 2 and "reads its sources backward" in err
+
+
+def test_targets_alone_are_told_what_is_missing(tmp_path: Path):
+    (tmp_path / "t").write_text("a\n")
+    code, _, err = call("train", "--target", tmp_path / "t", "--out", tmp_path / "x")
+    assert code == 2 and "--source" in err and "no training text" not in err

@@ -281,6 +281,84 @@ def test_two_passes_are_to_agree() -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_a_bridge_leads_from_the_layer_at_the_same_distance_from_the_top() -> None:
+    """Three layers of the encoder, two of the decoder; and four of these, of which the first two
+    both start from the first of an encoder of three."""
+    for layers, sources in ((2, (1, 2)), (4, (0, 0, 1, 2))):
+        model = make(layers=layers, encoder_layers=3, attention="general")
+        source, _, _ = batch()
+        x = model.source_embedding(source)
+        _, last = model.encoder(x, model.encoder.start(B), RUN, None)
+        maps = iter(model.bridges)
+        for found, k in zip(model.start(source, B).layers.layers, sources, strict=True):
+            for part, value in enumerate(found):
+                layer = next(maps)
+                expected = torch.tanh(last.layers[k][part] @ layer.weight.T + layer.bias)
+                torch.testing.assert_close(value, expected)
+
+
+def test_a_bridge_from_the_mean_annotation() -> None:
+    """s(0) = tanh(W_init mean of h(j)), Sennrich et al. 2017, eq. 2, of both directions."""
+    model = make(cell="gru", direction="bidirectional", attention="general", bridge="mean")
+    source, _, _ = batch()
+    state = model.start(source, B)
+    mean = sum(state.memory[:, s] for s in range(S)) / S
+    for (found,), layer in zip(state.layers.layers, model.bridges, strict=True):
+        torch.testing.assert_close(found, torch.tanh(mean @ layer.weight.T + layer.bias))
+
+
+@pytest.mark.parametrize(
+    ("config", "tables"),
+    [
+        ({}, 3),
+        ({"shared_embedding": True}, 2),
+        ({"tied": True, "shared_embedding": False}, 2),
+        ({"tied": True}, 1),
+    ],
+    ids=str,
+)
+def test_embeddings_and_the_output_matrix_may_be_one(config: dict[str, Any], tables: int) -> None:
+    """None of them, source and target, target and output, all three: as many tables (V, E), and
+    what changes in one is changed in the other."""
+    model = make(attention="general", hidden_size=4, **config)
+    sizes = [tuple(p.shape) for p in model.parameters()]
+    assert sizes.count((V, 4)) == tables
+    source, target = model.source_embedding.weight, model.target_embedding.weight
+    output = model.output.matrix(model.tied_weight)
+    with torch.no_grad():
+        target[5] += 1.0
+    together = [torch.equal(target, other) for other in (source, output)]
+    both_sides = bool(config.get("shared_embedding", tables == 1))
+    assert together == [both_sides, config.get("tied", False)]
+
+
+def test_a_dropped_word_is_missed_on_both_sides() -> None:
+    """``dropout_embedding`` leaves words out of the vocabulary: wherever one stands, its vector is
+    zero, and the others are scaled."""
+    model = make(attention="general", shared_embedding=True).train()
+    every = torch.arange(V).unsqueeze(1)
+    for side in (model.source_embedding, model.target_embedding):
+        torch.manual_seed(3)
+        found = side(every.repeat(1, 2), 0.5)
+        kept = found.abs().sum(2) > 0
+        assert torch.equal(kept[:, 0], kept[:, 1]) and 0 < int(kept[:, 0].sum()) < V
+        expected = 2.0 * side(every, 0.0)[kept[:, 0]]
+        torch.testing.assert_close(found[:, :1][kept[:, 0]], expected)
+
+
+def test_a_locked_mask_is_one_for_all_steps() -> None:
+    model = make(attention="general").train()
+    source, inputs, _ = batch()
+    rates = RegularizationConfig(dropout_output=0.5, locked=True)
+    zero = [
+        model.readings(source, inputs, RUN, replace(rates, locked=locked))[1] == 0
+        for locked in (True, False)
+    ]
+    assert torch.equal(zero[0], zero[0][:1].expand_as(zero[0]))
+    assert zero[0].any() and not zero[0].all()
+    assert not torch.equal(zero[1], zero[1][:1].expand_as(zero[1]))
+
+
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(UsageError, match=r"model\.bridge: 'last'.*bidirectional.*use 'linear'"):
         make(bridge="last", direction="bidirectional")
@@ -289,13 +367,16 @@ def test_what_cannot_be_is_refused() -> None:
 
 
 @pytest.mark.parametrize("look_up", ["before", "feeding", "between"])
-@pytest.mark.parametrize("layer_norm", [False, True])
-def test_attention_in_the_decoder_is_the_published_one(look_up: str, layer_norm: bool) -> None:
-    """One target step after another, written out; what is looked up is in the sum of W_xh y that
-    is normalised."""
+@pytest.mark.parametrize(("layer_norm", "coverage"), [(0, 0), (1, 0), (0, 1)])
+def test_attention_in_the_decoder_is_the_published_one(
+    look_up: str, layer_norm: int, coverage: int
+) -> None:
+    """The second target step, written out; what is looked up is in the sum of W_xh y that is
+    normalised. With coverage (See et al. 2017, eqs. 10 and 11) the scores see the sum of the
+    weights of the step before."""
     model = make(
         cell="gru", attention="additive", look_up=look_up, layers=1, bridge="mean",
-        layer_norm=layer_norm,
+        layer_norm=bool(layer_norm), coverage=bool(coverage),
     )  # fmt: skip
     vary_gains(model)
     source, inputs, _ = batch()
@@ -304,7 +385,8 @@ def test_attention_in_the_decoder_is_the_published_one(look_up: str, layer_norm:
     with torch.no_grad():
         _, state = model.step(inputs[0], model.start(source, B))
         logits, _ = model.step(inputs[1], state)
-        (out, h), memory, keys = state.layers.layers[0], state.memory, state.keys
+        (out, h, *_), memory, keys = state.layers.layers[0], state.memory, state.keys
+        earlier = model.attention_weights(source, inputs[:1])[0]  # (B, S)
 
         def normal(cell: torch.nn.Module, name: str, v: Tensor) -> Tensor:
             """Gates together, the candidate by itself."""
@@ -322,7 +404,10 @@ def test_attention_in_the_decoder_is_the_published_one(look_up: str, layer_norm:
             return (1 - z) * n + z * h
 
         def look(query: Tensor) -> Tensor:
-            inner = torch.tanh(keys + (query @ attentive.attention.W_a.T).unsqueeze(1))
+            inner = keys + (query @ attentive.attention.W_a.T).unsqueeze(1)
+            if coverage:
+                inner = inner + earlier.unsqueeze(2) * attentive.attention.w_c
+            inner = torch.tanh(inner)
             alpha = torch.softmax(inner @ attentive.attention.v, 1)
             return (alpha.unsqueeze(2) * memory).sum(1)
 

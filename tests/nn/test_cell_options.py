@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from rnncli.cell_table import CELLS
 from rnncli.errors import UsageError
+from rnncli.evaluation.gates import gate_names
 from rnncli.models.fast_cells import AnyCell, FastElman, FastGRU, FastLSTM, fast_cell
 from rnncli.models.language_model import LanguageModel
 from rnncli.nn.cells import make_cell
@@ -19,6 +21,7 @@ from rnncli.nn.recurrence import engines, run
 from rnncli.nn.stack import Run, Stack
 from rnncli.nn.state import CellState
 from rnncli.sections import ModelConfig, RegularizationConfig
+from tests.helpers import ROOT
 from tests.nn.cases import KINDS, H, I, assert_equal, make, random_input, randomize
 
 T, B = 6, 3
@@ -399,7 +402,7 @@ def test_a_weight_of_the_output_layer_can_stay_as_it_starts(name: str) -> None:
 
 def test_what_an_output_layer_has_not_cannot_be_fixed() -> None:
     for more, why in (({"tied": True}, "model.tied"), ({"output": "adaptive"}, "has clusters")):
-        config = ModelConfig(hidden_size=I, embedding_size=I, frozen=("W_hy",), **more)
+        config = ModelConfig(hidden_size=64, embedding_size=64, frozen=("W_hy",), **more)
         with pytest.raises(UsageError, match=rf"model\.frozen: there is no 'W_hy'.*{why}"):
             LanguageModel(config, 70)
 
@@ -423,3 +426,14 @@ def test_output_weights_start_as_all_others() -> None:
         assert least < float(model.output.W_hy.detach().abs().max()) <= most
         deviation = {"normal": 0.1, "uniform": 0.1 / 3**0.5}[init]
         assert float(model.output.W_hy.detach().std()) == pytest.approx(deviation, rel=0.05)
+
+
+def test_the_page_of_gates_has_those_of_every_cell() -> None:
+    page = (ROOT / "docs" / "explain.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (`[a-z0-9`, -]+) \| (.*) \|$", page, re.M))
+    told = {name: row for names, row in rows.items() for name in re.findall(r"`([^`]+)`", names)}
+    for name in CELLS:
+        gates = gate_names(make_cell(ModelConfig(cell=name), 4, 4))
+        missing = [gate for gate in gates if f"`{gate}`" not in told.get(name, "")]
+        assert [gate for gate in missing if not re.search(r"_(F?\d+|S)$", gate)] == []
+        assert bool(gates) == (name in told), name

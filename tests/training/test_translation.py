@@ -170,6 +170,42 @@ def test_accumulated_gradients_are_those_of_one_batch(tmp_path: Path) -> None:
     assert headers[0].target_ratio == pytest.approx(2.5, abs=0.01)
 
 
+@pytest.mark.parametrize("name", ["bleu", "chrf", "exact_match"])
+def test_patience_is_with_the_score_that_chooses_the_best(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss falls at every validation, the score from the second on: the first is the best, and
+    two more are waited for."""
+    count: list[int] = []
+
+    def validate(task: Translation) -> Validation:
+        count.append(1)
+        scores = {"bleu": 0.0, "chrf": 0.0, "exact_match": 0.0, "token_error_rate": 0.0}
+        return Validation(10.0 - len(count), 10, {**scores, name: 0.9 ** len(count)})
+
+    monkeypatch.setattr(Translation, "validate", validate)
+    events = run(
+        config(
+            write_pairs(tmp_path / "p.tsv", 60), training__epochs=0, training__max_steps=99,
+            training__valid_every_steps=2, training__patience=2, training__best_by=name,
+        ),
+        tmp_path / "run",
+    )  # fmt: skip
+    validations = [event for event in events if isinstance(event, EvalReport)]
+    assert [event.best for event in validations] == [True, False, False]
+    assert events[-1].reason == "no better validation in 2 in a row"  # type: ignore[union-attr]
+    assert read_header(tmp_path / "run").provenance["step"] == 2
+
+
+def test_pairs_that_are_too_long_are_counted_and_told(tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "p.tsv", 60)
+    settings = config(pairs, data__max_length=3, data__valid_fraction=0.0, training__max_steps=1)
+    started, *_ = run(settings, tmp_path / "run")
+    assert started.notes == (  # type: ignore[union-attr]
+        "15 training pairs have more than 3 tokens on a side and are left out (data.max_length).",
+    )
+
+
 def test_regularised_dropout_in_a_run(tmp_path: Path) -> None:
     """With next to no dropout two passes agree, and what is learned is that of one."""
     pairs = write_pairs(tmp_path / "p.tsv", 60)
