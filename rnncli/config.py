@@ -284,6 +284,11 @@ def _build(cls: type[Any], values: Mapping[str, Any], where: str) -> Any:
     built: dict[str, Any] = {}
     for name, value in values.items():
         label = f"{where}{name}"
+        if name not in fields and label.startswith("model.peephole"):
+            raise UsageError(
+                f"{label}: peepholes are of the LSTM alone, and there is no option for them; use "
+                "model.cell = 'lstm-peephole'"
+            )
         if name not in fields:
             kind = "field" if where else "section or field"
             raise UsageError(f"{label}: unknown {kind}{choices_hint(name, fields)}")

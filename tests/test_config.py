@@ -379,3 +379,9 @@ def test_a_source_is_read_by_the_kind_of_the_target_unless_it_says_so() -> None:
     assert config.source_tokenizer is not None and config.source_tokenizer.kind == "word"
     config = config.with_values({"source_tokenizer.kind": "char"})
     assert config.source_tokenizer is not None and config.source_tokenizer.kind == "char"
+
+
+def test_a_peephole_on_a_gru_is_told_whose_it_is() -> None:
+    for name in ("model.peephole", "model.peepholes"):
+        with pytest.raises(UsageError, match=rf"{name}: .*LSTM alone.*'lstm-peephole'"):
+            Config().with_values({"model.cell": "gru", name: True})

@@ -381,6 +381,7 @@ def test_weights_named_wrongly_are_refused_with_the_names_there_are() -> None:
         ({"cell": "lstm", "transition_depth": 0}, r"transition_depth: 0 is out of range"),
         ({"cell": "echo-state", "leak": 1.5}, r"leak: 1.5 is out of range"),
         ({"cell": "indrnn", "nonlinearity": "maxout"}, r"nonlinearity: unknown value 'maxout'"),
+        ({"cell": "gru-peephole"}, r"cell: unknown value 'gru-peephole'.*lstm-peephole"),
         ({"cell": "lstm-peephol"}, r"cell: unknown value 'lstm-peephol'.*lstm-peephole"),
     ],
     ids=str,
