@@ -121,17 +121,22 @@ def random_input(cell: Cell, T: int, B: int, seed: int = 1) -> tuple[Tensor, Cel
 
 
 def everything(
-    cell: Cell, engine: str, T: int, B: int, dtype: torch.dtype = torch.float64
+    cell: Cell,
+    engine: str,
+    T: int,
+    B: int,
+    dtype: torch.dtype = torch.float64,
+    device: str = "cpu",
 ) -> dict[str, Tensor]:
     """Outputs, last state, and the gradients of inputs, state and weights of a random function of
-    all outputs and all of the last state."""
+    all outputs and all of the last state. The cell is on ``device``."""
     x, state = random_input(cell, T, B)
-    inputs, start = x.to(dtype), tuple(part.to(dtype) for part in state)
+    inputs, start = x.to(device, dtype), tuple(part.to(device, dtype) for part in state)
     y, last = run(cell, inputs, start, cell.step_weights(), engine=engine, dtype=dtype)
     generator = torch.Generator().manual_seed(2)
     results = {"y": y} | {f"last {k}": part for k, part in enumerate(last)}
     loss = sum(
-        (r * torch.randn(r.shape, generator=generator, dtype=torch.float64)).sum()
+        (r * torch.randn(r.shape, generator=generator, dtype=torch.float64).to(device)).sum()
         for r in results.values()
     )
     wanted = {"x": x} | {f"state {k}": state[k] for k in parts_read(cell)}
