@@ -63,6 +63,7 @@ def compare(
     valid: Annotated[
         str | None, _option("Validation text; else the last 5 % of the lines, 1 MB of much.")
     ] = None,
+    lag: Annotated[int | None, _option("Lag T of a synthetic task.")] = None,
     layers: Annotated[int | None, _option("Recurrent layers.")] = None,
     hidden_size: Annotated[int | None, _option("Units a layer (of the first cell).")] = None,
     embedding_size: Annotated[int | None, _option("Size of the input vectors.")] = None,
@@ -93,6 +94,7 @@ def compare(
         "task": task,
         "seed": seed,
         "data.valid": None if valid is None else os.path.abspath(valid),
+        "synthetic.lag": lag,
         "model.layers": layers,
         "model.hidden_size": hidden_size,
         "model.embedding_size": embedding_size,

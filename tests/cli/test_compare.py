@@ -75,10 +75,17 @@ def test_what_is_learned_is_named_before_there_is_a_figure(
     compare: Run, tmp_path: Path, task: str, score: str
 ) -> None:
     (tmp_path / "tunes.txt").write_text("60 62 64\n60 62\n" * 30)
-    corpus = ("tunes.txt",) if task == "music" else ()
+    corpus = ("tunes.txt",) if task == "music" else ("--lag", 20)
     out = compare(*corpus, "--task", task, "--cells", "lstm,gru", "--out", "x", "--max-steps", 3,
                   "--dry-run")  # fmt: skip
     assert f"valid {score} " in out.splitlines()[0]
+
+
+def test_figures_of_unlike_things_are_not_put_in_one_column(compare: Run, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("a b c\n" * 60)
+    cells = "lstm,gru tokenizer.kind=word"
+    with pytest.raises(UsageError, match="cannot be compared"):
+        compare("text.txt", "--cells", cells, "--tokenizer", "char", "--out", "y", *SMALL)
 
 
 def test_a_table_and_what_is_done_is_not_done_again(compare: Run, tmp_path: Path) -> None:
