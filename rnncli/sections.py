@@ -139,8 +139,8 @@ class RegularizationConfig:
         return self.dropout if self.dropout_output is None else self.dropout_output
 
     @property
-    def passes(self) -> int:
-        """How often a batch is run, beside itself."""
+    def copies(self) -> int:
+        """How often a batch is run beside itself."""
         return 2 if self.r_drop else 1
 
 

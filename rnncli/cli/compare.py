@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from rnncli.cli.console import note, print_columns, print_json
-from rnncli.cli.models import require_text
+from rnncli.cli.models import require_text, text_of
 from rnncli.cli.train import parse_time
 from rnncli.config import Config, load_toml, parse_assignment
 from rnncli.errors import RnncliError, UsageError
@@ -152,8 +152,7 @@ def _cells(fixed: dict[str, Any], cells: str, out: Path) -> tuple[Config, list[C
 
     items = split_items(cells, ",")
     if not (out / BASE_FILE).exists():
-        files = (*fixed.get("data.train", ()), *fixed.get("data.source", ()))
-        require_text(fixed.get("task", "lm"), files)
+        require_text(fixed.get("task", "lm"), fixed)
     base, reasons = base_config(fixed, items, out)
     for text in reasons:
         note(text)
@@ -190,8 +189,7 @@ def _configurations(
         raise UsageError("nothing to compare; give --cells lstm,gru, or --preset or --config twice")
     candidates = [Candidate(name, config.with_values(fixed)) for name, config in found]
     for candidate in candidates:
-        data = candidate.config.data
-        require_text(candidate.config.task, (*data.train, *data.source))
+        require_text(candidate.config.task, text_of(candidate.config.data))
     _require_rules(fixed, candidates)
     require_comparable(candidates)
     return candidates

@@ -144,7 +144,7 @@ def _lines(name: str, count: int, pairs: str, on_bad_input: OnBadInput) -> list[
         lines = [line for some in reader.batches(_LINES_READ) for line in some]
     if len(lines) != count:
         raise DataError(
-            f"--against-output: {reader.name} has {len(lines):,} lines for the {count:,} pairs of "
+            f"--against-output: {reader.name} has {len(lines):,} lines for the {count:,} of "
             f"{pairs}; it must have one translation for each"
         )
     return lines

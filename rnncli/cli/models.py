@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Context, Option
 
 from rnncli.cli.streams import OnBadInput
 from rnncli.errors import UsageError
-from rnncli.sections import DEVICES
+from rnncli.sections import DEVICES, DataConfig
 
 Model = Annotated[
     Path | None,
@@ -59,10 +59,19 @@ def models_and_file(
     return [model, *others], file
 
 
-def require_text(task: str, files: Sequence[str]) -> None:
-    """Raise UsageError when a task has no file to learn from, and does not make its own data."""
-    if not files and not task.startswith("synthetic:"):
+TRAINING_TEXT = ("data.train", "data.source", "data.target")
+
+
+def require_text(task: str, given: Mapping[str, Any]) -> None:
+    """Raise UsageError when a task has no file to learn from in any of the settings of
+    ``TRAINING_TEXT``, and does not make its own data."""
+    if not any(given.get(name) for name in TRAINING_TEXT) and not task.startswith("synthetic:"):
         raise UsageError("no training text; give at least one file, or - for standard input")
+
+
+def text_of(data: DataConfig) -> dict[str, Any]:
+    """The settings of ``TRAINING_TEXT``."""
+    return {name: getattr(data, name.removeprefix("data.")) for name in TRAINING_TEXT}
 
 
 def task_of(model: Path) -> str:

@@ -50,8 +50,9 @@ def open_pairs(
     """The pairs of a ``table`` (source TAB target; None without the others: standard input), or of
     a ``source`` and a ``target``. Either side of a pair may be empty.
 
-    A line of a table without two columns is an error when ``strict``, unless it is a bad line that
-    was to be left empty; else it is no pair: a blank one silently, any other as a bad line. Raises
+    A line of a table without two columns is an error when ``strict``; else it is no pair: a blank
+    one silently, any other as a bad line. When ``strict`` a bad line that was to be left empty, in
+    any of the files, is no pair either. Raises
     UsageError for files that do not go together, and as ``open_lines``; reading raises DataError
     for files of unequal length.
     """
@@ -66,7 +67,7 @@ def open_pairs(
             files.enter_context(open_lines(name, on_bad_input=on_bad_input, any_bytes=any_bytes))
             for name in ([table] if source is None else [source, target])
         ]
-        yield _TwoFiles(left, right[0]) if right else _Table(left, strict)
+        yield _TwoFiles(left, right[0], strict) if right else _Table(left, strict)
 
 
 class _Table:
@@ -95,13 +96,21 @@ class _Table:
 
 
 class _TwoFiles:
-    def __init__(self, source: LineReader, target: LineReader) -> None:
+    def __init__(self, source: LineReader, target: LineReader, strict: bool) -> None:
         self.name = f"{source.name} and {target.name}"
-        self._source, self._target = source, target
+        self._source, self._target, self._strict = source, target, strict
+
+    def _lines(self, reader: LineReader, max_lines: int) -> Iterator[list[str | None]]:
+        """Its lines; None for one that was to be left empty, where that matters."""
+
+        def parse(number: int, line: str) -> str | None:
+            return None if self._strict and not line and reader.was_bad(number) else line
+
+        return reader.parsed(max_lines, parse)
 
     def batches(self, max_pairs: int) -> Iterator[Sequence[Pair | None]]:
-        sides = self._source.batches(max_pairs), self._target.batches(max_pairs)
-        waiting: tuple[deque[str], deque[str]] = deque(), deque()
+        sides = self._lines(self._source, max_pairs), self._lines(self._target, max_pairs)
+        waiting: tuple[deque[str | None], deque[str | None]] = deque(), deque()
         while True:
             for lines, batches in zip(waiting, sides, strict=True):
                 if not lines:
@@ -109,7 +118,8 @@ class _TwoFiles:
             count = min(map(len, waiting))
             if not count:
                 break
-            yield [(waiting[0].popleft(), waiting[1].popleft()) for _ in range(count)]
+            both = [(waiting[0].popleft(), waiting[1].popleft()) for _ in range(count)]
+            yield [None if a is None or b is None else (a, b) for a, b in both]
         for _ in chain(*sides):  # what is left of one of them is counted
             pass
         counts = self._source.lines, self._target.lines

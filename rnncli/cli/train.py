@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from rnncli.cell_table import CELLS
 from rnncli.cli.console import note
-from rnncli.cli.models import require_text
+from rnncli.cli.models import TRAINING_TEXT, require_text, text_of
 from rnncli.config import Config, parse_assignment
 from rnncli.errors import UsageError
 from rnncli.heeded import require_rules
@@ -237,7 +237,7 @@ def _settle(
         from rnncli.zoo import load_entry
 
         base = load_entry(preset).config.with_values(fixed)
-        require_text(base.task, (*base.data.train, *base.data.source, *base.data.target))
+        require_text(base.task, text_of(base.data))
         return base, []
     if config is not None:
         return Config.from_dict(load_toml(config)).with_values(fixed), []
@@ -245,15 +245,13 @@ def _settle(
         from rnncli.training.start import start_values
 
         fixed = {**start_values(Path(str(fixed["training.start_from"]))), **fixed}
-    for name in ("data.train", "data.source", "data.target"):
+    for name in TRAINING_TEXT:
         if not isinstance(fixed.get(name, []), (list, tuple)):
             raise UsageError(f'{name}: expected a list of files, as in {name}=["a.txt"]')
     named = cell_names(str(fixed.get("model.cell", "lstm")))
     if len(named) > 1:
         fixed = {"model.layers": len(named), **fixed}
-    sides = ("data.train", "data.source", "data.target")
-    files = [file for name in sides for file in fixed.get(name, ())]
-    require_text(str(fixed.get("task", "lm")), files)
+    require_text(str(fixed.get("task", "lm")), fixed)
     from rnncli.training.tasks import REQUIRED, choose
 
     needed = REQUIRED.get(str(fixed.get("task", "lm")), {})

@@ -69,6 +69,8 @@ def block_names(cell: Cell, name: str) -> tuple[str, ...]:
     """The gates whose rows the recurrent matrix ``name`` holds, from above; of an sLSTM with its
     input gate, which is not one of ``gate_names``."""
     kind = unwrapped(cell)
+    if kind is not cell:
+        name = name.removeprefix("cell.")
     if isinstance(kind, GatedTransition):
         for prefix, one in kind.steps():
             inner = name.removeprefix(prefix)

@@ -27,7 +27,7 @@ from rnncli.nn.dropout import dropout
 from rnncli.nn.embedding import Embedding
 from rnncli.nn.layered_cell import LayeredCell
 from rnncli.nn.softmax import Softmax, keep_fixed
-from rnncli.nn.stack import Run, Stack
+from rnncli.nn.stack import Run, Stack, require_frozen
 from rnncli.nn.state import State
 from rnncli.nn.summary_cell import SummaryGRU
 from rnncli.sections import ModelConfig, RegularizationConfig
@@ -96,6 +96,7 @@ class EncoderDecoder(nn.Module):
             upper = replace(after_source, layers=config.layers - 1)
             after_source = replace(after_source, layers=1)
         self.decoder = Stack(after_source, E + C)
+        require_frozen(config, [self.encoder, self.decoder])
         first = self.decoder.layers[0]
         if C and type(first.cell if isinstance(first, Zoneout) else first) is GRUCho2014:
             start, size = after_source.cell_start(0), after_source.layer_sizes()[0]

@@ -11,7 +11,7 @@ from rnncli.nn.consistency import consistent_loss, passes_of
 from rnncli.nn.dropout import dropout
 from rnncli.nn.embedding import Embedding
 from rnncli.nn.softmax import AdaptiveSoftmax, SampledVocabulary, Softmax, keep_fixed
-from rnncli.nn.stack import Run, Stack
+from rnncli.nn.stack import Run, Stack, require_frozen
 from rnncli.nn.state import State
 from rnncli.sections import ModelConfig, RegularizationConfig
 
@@ -35,6 +35,7 @@ class LanguageModel(nn.Module):
             )
         if config.embedding_is_fixed:
             self.embedding.requires_grad_(False)
+        require_frozen(config, [self.stack])
         keep_fixed(self.output, config)
         self.fixed = frozenset(n for n, p in self.named_parameters() if not p.requires_grad)
 

@@ -16,7 +16,7 @@ from rnncli.nn.consistency import consistent_frames, passes_of
 from rnncli.nn.dropout import dropout
 from rnncli.nn.keys import Choice, KeyInput, KeyOutput, NadeOutput, frame_nats
 from rnncli.nn.softmax import keep_fixed
-from rnncli.nn.stack import Run, Stack
+from rnncli.nn.stack import Run, Stack, require_frozen
 from rnncli.nn.state import State
 from rnncli.sections import ModelConfig, RegularizationConfig
 
@@ -49,6 +49,7 @@ class MusicModel(nn.Module):
             self.input.requires_grad_(False)
         output = NadeOutput if config.output == "nade" else KeyOutput
         self.output = output(config, self.stack.output_size, keys)
+        require_frozen(config, [self.stack])
         keep_fixed(self.output, config)
         self.tied = config.tied
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from rnncli.nn.cells.initialization import fill_output
 from rnncli.nn.dropout import dropout
 from rnncli.nn.softmax import keep_fixed
-from rnncli.nn.stack import Run, Stack
+from rnncli.nn.stack import Run, Stack, require_frozen
 from rnncli.sections import ModelConfig, RegularizationConfig
 
 
@@ -23,6 +23,7 @@ class SequenceReader(nn.Module):
         self.W_hy = nn.Parameter(torch.empty(outputs, size))
         self.b = nn.Parameter(torch.zeros(outputs))
         fill_output(self.W_hy, config)
+        require_frozen(config, [self.stack])
         keep_fixed(self, config)
 
     def forward(

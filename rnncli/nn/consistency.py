@@ -27,7 +27,8 @@ def require_unlike_passes(rates: RegularizationConfig, model: ModelConfig) -> No
     """Raise UsageError for ``r_drop`` where nothing makes two passes differ. (Words and weights are
     dropped from a whole batch.)"""
     drawn = (rates.input_rate, rates.output_rate, rates.dropout_state)
-    inside = rates.dropout if model.layers > 1 or model.attention != "none" else 0.0
+    deep = max(model.layers, model.encoder_depth) > 1
+    inside = rates.dropout if deep or model.attention != "none" else 0.0
     if rates.r_drop and not any((*drawn, inside, model.zoneout, model.zoneout_cell)):
         raise UsageError(
             "regularization.r_drop: without dropout both passes are the same, and it would do "

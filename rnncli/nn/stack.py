@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rnncli.errors import UsageError, choices_hint
+from rnncli.model_section import OUTPUT_WEIGHTS
 from rnncli.nn.cells import Cell, make_cell
+from rnncli.nn.cells.zoneout import Zoneout
 from rnncli.nn.dropout import drop_weights, dropout
 from rnncli.nn.omega import run_with_omega
 from rnncli.nn.recurrence import require_engine, run
@@ -60,13 +62,6 @@ class Stack(nn.Module):
                 nn.init.constant_(gate.bias, -1.0)  # pass the input on at first
                 self.highways[str(k)] = gate
             size = out
-        names = {name for cell in self.layers for name, _ in cell.named_parameters()}
-        for name in config.frozen_weights(0):
-            if name in config.frozen and not any(f".{n}".endswith(f".{name}") for n in names):
-                raise UsageError(
-                    f"model.frozen: no layer of {config.cell} has a weight {name!r}"
-                    f"{choices_hint(name, sorted(names))}"
-                )
         for field, kind in (("zoneout", "hidden"), ("zoneout_cell", "cell")):
             if getattr(config, field) and not any(kind in c.part_kinds for c in self.layers):
                 raise UsageError(
@@ -225,6 +220,22 @@ def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 def _product(weights: dict[str, Tensor], name: str, v: Tensor) -> Tensor:
     return F.linear(v, weights[name])
+
+
+def require_frozen(config: ModelConfig, stacks: Sequence[Stack]) -> None:
+    """Raise UsageError for a name in ``config.frozen`` of which no cell of a model's ``stacks`` has
+    a weight and that is none of the layers' around them."""
+    bare = [
+        cell.cell if isinstance(cell, Zoneout) else cell
+        for stack in stacks
+        for cell in stack.layers
+    ]
+    names = sorted({name for cell in bare for name, _ in cell.named_parameters()})
+    for name in config.frozen:
+        if name not in ("embedding", *OUTPUT_WEIGHTS, *names):
+            raise UsageError(
+                f"model.frozen: {config.cells} has no weight {name!r}{choices_hint(name, names)}"
+            )
 
 
 def require_way_past(stacks: Sequence[Stack]) -> None:

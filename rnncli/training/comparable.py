@@ -45,6 +45,8 @@ def _unlike_texts(one: Config, other: Config) -> Iterator[tuple[str, object, obj
         data += ("train", "source", "target", "valid_fraction")  # it is held out of these
     made = tuple(f.name for f in dataclasses.fields(one.synthetic) if f.name != "solved_share")
     sections = {"synthetic": made} if one.task.startswith("synthetic:") else {"data": data}
+    if one.task == "lm":
+        sections["training"] = ("state",)  # from which a line is predicted
     for section, names in sections.items():
         for name in names:
             values = [getattr(getattr(config, section), name) for config in (one, other)]

@@ -164,14 +164,15 @@ def base_config(
 
 
 def _heeding_most(cells: Sequence[str]) -> str:
-    """The name of the cell that heeds the most settings; of several, one that learns all of its
-    weights. (What they heed is nested: nothing, recurrent matrices, forget gates too.)"""
+    """The name of the cell that heeds the most settings, of one layer's where they differ; of
+    several, one that learns all of its weights. (What they heed is nested: nothing, recurrent
+    matrices, forget gates too.)"""
 
     def rank(name: str) -> tuple[int, bool]:
         rows = [CELLS.get(one) for one in cell_names(name)]
         return len(unheeded(cell_names(name))), any(row and row.frozen for row in rows)
 
-    names: list[str] = [cell_values(text)["model.cell"] for text in cells]
+    names = [name for text in cells for name in cell_names(cell_values(text)["model.cell"])]
     return min(names, key=rank)
 
 

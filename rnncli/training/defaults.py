@@ -125,10 +125,10 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         if sampled:  # validation is over the whole vocabulary
             held *= (16 * H * H + V * H) / (16 * H * H + SAMPLED * H)
         values["training.valid_every_steps"] = _valid_every(passes, steps, held / (batch * bptt))
-    rate = float(fixed.get("regularization.dropout", _dropout(passes, words)))
+    advised = _dropout(passes, words)
+    rate = float(fixed.get("regularization.dropout", max(advised, 0.1) if twice else advised))
     optimizer = str(fixed.get("optimizer.name", "adamw"))
-    first = CELLS.get(_cells(fixed)[0])
-    fixes_input = first is not None and "W_xh" in first.frozen  # and so what it reads
+    fixes_input = fixes_weight(fixed, "W_xh")  # and so what it reads
     values |= {
         "tokenizer.kind": kind,
         "model.layers": _layers(fixed),
@@ -227,6 +227,12 @@ def _layers(fixed: Mapping[str, Any]) -> int:
 
 def _cells(fixed: Mapping[str, Any]) -> tuple[str, ...]:
     return cell_names(str(fixed.get("model.cell", "lstm")))
+
+
+def fixes_weight(fixed: Mapping[str, Any], name: str) -> bool:
+    """Whether the first layer's cell does not learn its weight ``name``."""
+    first = CELLS.get(_cells(fixed)[0])
+    return first is not None and name in first.frozen
 
 
 def _held_bytes(seen: Glance, fixed: Mapping[str, Any]) -> float:

@@ -109,10 +109,10 @@ class LanguageModelling:
 
     @property
     def positions(self) -> int:
-        passes = self.config.regularization.passes
+        copies = self.config.regularization.copies
         if self.config.training.state == "carried":
-            return passes * self.config.training.bptt * self.batch_size
-        return math.ceil(passes * self.train_tokens / max(1, self.pieces))
+            return copies * self.config.training.bptt * self.batch_size
+        return math.ceil(copies * self.train_tokens / max(1, self.pieces))
 
     # -- pieces ------------------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ class LanguageModelling:
         inputs, targets, mask = self._batch(self._layout[piece])
         state = self._state
         if state is None:
-            state = self.model.start(None, inputs.shape[1] * self.config.regularization.passes)
+            state = self.model.start(None, inputs.shape[1] * self.config.regularization.copies)
         self.model.train()
         nats, penalty, after = self.model.training_loss(
             inputs, targets, state, mask, self.run_as, self.config.regularization,

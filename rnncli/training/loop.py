@@ -17,6 +17,7 @@ import torch
 from rnncli import runtime as machine
 from rnncli.config import Config
 from rnncli.errors import RnncliError
+from rnncli.nn.cells import Cell
 from rnncli.nn.omega import require_omega
 from rnncli.training.events import (
     EvalReport,
@@ -61,6 +62,7 @@ class Loop:
         self.config, self.task, self.place, self.stop = config, task, place, stop
         self.model = task.model
         self.parameters = list(self.model.parameters())
+        self.cells = [module for module in self.model.modules() if isinstance(module, Cell)]
         self.optimizer = Optimizer(config.optimizer, self.model)
         self.averaging = Averaging(config.optimizer, self.model)
         self.schedule = Schedule(config.schedule)
@@ -254,6 +256,8 @@ class Loop:
         rate *= self.schedule.factor(self.step, self.epoch, self.progress())
         self.optimizer.lr = rate
         self.optimizer.step()
+        for cell in self.cells:
+            cell.after_update()
         self.averaging.update()
         self.task.accept(carry=True)
         self.step, self.piece, self.nonfinite_run = self.step + 1, stop, 0

@@ -131,8 +131,8 @@ class MusicTask:
 
     @property
     def positions(self) -> int:
-        passes = self.config.regularization.passes
-        return math.ceil(passes * self.train_tokens / max(1, self.pieces))
+        copies = self.config.regularization.copies
+        return math.ceil(copies * self.train_tokens / max(1, self.pieces))
 
     # -- parts -------------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class MusicTask:
         mask = there[part.start : part.stop]
         state = self._state
         if state is None or part.start == 0:
-            state = self.model.start(None, frames.shape[1] * self.config.regularization.passes)
+            state = self.model.start(None, frames.shape[1] * self.config.regularization.copies)
         self.model.train()
         nats, penalty, after = self.model.training_loss(
             frames[part.start : part.stop], frames[part.start + 1 : part.stop + 1], state, mask,

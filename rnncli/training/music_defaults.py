@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rnncli.cell_table import CELLS
 from rnncli.errors import UsageError
-from rnncli.model_section import cell_names
 from rnncli.sections import DataConfig
 from rnncli.text.lines import CHUNK_BYTES, Source
-from rnncli.training.defaults import LEARNING_RATES
+from rnncli.training.defaults import LEARNING_RATES, fixes_weight
 
 DEFAULT_SECONDS = 300.0
 STEPS = 8700
@@ -54,9 +52,8 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     held = next(row for row in _RESTRAINTS if frames <= row.frames)
     rate = float(fixed.get("regularization.dropout", held.dropout))
     share = rate / held.dropout
-    first = CELLS.get(cell_names(str(fixed.get("model.cell", "lstm")))[0])
-    fixes = first is not None and "W_hh" in first.frozen
-    weight_drop = 0.0 if fixes else held.weight_drop  # without connections it is another network
+    fixes = fixes_weight(fixed, "W_hh")  # without connections it is another network
+    weight_drop = 0.0 if fixes else held.weight_drop
     values: dict[str, Any] = {
         "model.layers": 1,
         "model.hidden_size": 320,

@@ -245,8 +245,8 @@ class Translation:
 
     @property
     def positions(self) -> int:
-        passes = self.config.regularization.passes
-        return math.ceil(passes * self.train_tokens / max(1, self.pieces))
+        copies = self.config.regularization.copies
+        return math.ceil(copies * self.train_tokens / max(1, self.pieces))
 
     def _token_counts(self) -> Tensor:
         """(V,): how often each token occurs in the training targets."""

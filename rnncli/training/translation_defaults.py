@@ -204,23 +204,31 @@ class _Extent:
 def _extent(size: int, bytes_a_pair: float, fixed: Mapping[str, Any]) -> _Extent:
     """For pairs of ``size`` bytes: what was asked for, or what the time allows. With time enough
     pairs are run twice, which is worth more than larger layers are."""
-    asked = float(fixed.get("training.epochs") or 0)
     seconds = float(fixed.get("training.max_seconds") or 0)
+    steps = int(fixed.get("training.max_steps") or 0)
     given = fixed.get("regularization.r_drop")
-    if steps := int(fixed.get("training.max_steps") or 0):
-        batch = int(fixed.get("training.batch_size") or (32 if given else 64))
-        asked = min(asked or math.inf, steps * batch * bytes_a_pair / size)
-    if not seconds and asked:
-        return _Extent(320, asked, bool(given))
-    tokens, speed = size / 2 / BYTES_A_TOKEN, measure_speed(fixed)
+    tokens, speed = size / 2 / BYTES_A_TOKEN, 0.0
     own = int(fixed.get("model.hidden_size", 0))
     sizes = (own,) if own else SIZES
+
+    def asked(runs: int) -> float:
+        """Passes that were asked for, the steps those of batches as they are for so many runs."""
+        batch = int(fixed.get("training.batch_size") or (32 if runs > 1 else 64))
+        if both := int(fixed.get("training.batch_tokens") or 0):
+            batch = max(1, round(both * BYTES_A_TOKEN / bytes_a_pair))
+        pairs = steps * batch * int(fixed.get("training.accumulate") or 1)
+        epochs = float(fixed.get("training.epochs") or math.inf)
+        return min(epochs, pairs * bytes_a_pair / size if steps else math.inf)
 
     def passes(H: int, runs: int) -> float:
         """Of a layer on each side, the encoder's in both directions, and the output layer."""
         a_token = 6 * (3 * 8 * H * H + 3 * H * H + SUBWORDS * H) * runs
         possible = (seconds or DEFAULT_SECONDS) * EFFICIENCY * speed / a_token / tokens
-        return min(possible, asked) if asked else possible
+        return min(possible, asked(runs))
+
+    if not seconds and math.isfinite(asked(1)):
+        return _Extent(320, asked(2 if given else 1), bool(given))
+    speed = measure_speed(fixed)
 
     def fitting(least: int, power: float, runs: int) -> list[int]:
         return [H for H in sizes if passes(H, runs) >= least * (H / 320) ** power]

@@ -300,10 +300,18 @@ def test_what_cannot_be_evaluated(folder: Path, evaluate: Run, tmp_path: Path) -
         "--json",
     )
     assert json.loads(beside)["against"]["exact_match"] == 1.0, "its line has its own number"
+    (tmp_path / "sources").write_bytes(b"a\n\xff\nb\nc\n")
+    (tmp_path / "targets").write_bytes(b"a\n\xff\n\xff\nc\n")
+    sides = ("--source", tmp_path / "sources", "--target", tmp_path / "targets", "--json")
+    counts = [
+        json.loads(evaluate(folder / "a", *sides, "--on-bad-input", how))["pairs"]
+        for how in ("empty", "replace")
+    ]
+    assert counts == [2, 4]
     bad = write(tmp_path / "bad", ["a\tb", "", "c\td"])
     with pytest.raises(DataError, match=r"bad:2: 1 column; expected two"):
         evaluate(folder / "a", bad)
     with pytest.raises(DataError, match=r"empty: no pairs"):
         evaluate(folder / "a", write(tmp_path / "empty", []))
-    with pytest.raises(DataError, match=r"--against-output: .*s has 4 lines for the 1 pairs"):
+    with pytest.raises(DataError, match=r"--against-output: .*s has 4 lines for the 1 of"):
         evaluate(folder / "a", write(tmp_path / "one", ["a\tb"]), "--against-output", folder / "s")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,18 @@ def test_the_steps_of_a_deep_transition_name_their_gates() -> None:
     names = [matrix.name for matrix in matrices(make_cell(config, 3, 4))]
     assert [name.split(" ")[-1] for name in names[:2]] == ["reset", "update"]
     assert len(names) == 6 and not any("/" in name for name in names)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_zoneout_leaves_the_names_of_gates(depth: int) -> None:
+    for cell in ("gru-cho2014", "lstm"):
+        plain = ModelConfig(cell=cell, transition_depth=depth)
+        names = [
+            [matrix.name for matrix in matrices(make_cell(config, 3, 4))]
+            for config in (plain, replace(plain, zoneout=0.1))
+        ]
+        assert names[1] == [f"cell.{name}" for name in names[0]]
+        assert not any("/" in name for name in names[0])
 
 
 def test_saturation() -> None:

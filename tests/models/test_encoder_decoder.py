@@ -332,6 +332,14 @@ def test_embeddings_and_the_output_matrix_may_be_one(config: dict[str, Any], tab
     assert together == [both_sides, config.get("tied", False)]
 
 
+def test_a_weight_that_one_side_has_is_fixed_there() -> None:
+    model = make(encoder_cell="gru", attention="general", frozen=("a_n",))
+    fixed = [name for name, p in model.named_parameters() if not p.requires_grad]
+    assert fixed == ["encoder.cells.0.a_n", "encoder.cells.1.a_n"]
+    with pytest.raises(UsageError, match=r"lstm,gru has no weight 'W_hx'"):
+        make(encoder_cell="gru", attention="general", frozen=("W_hx",))
+
+
 def test_a_dropped_word_is_missed_on_both_sides() -> None:
     """``dropout_embedding`` leaves words out of the vocabulary: wherever one stands, its vector is
     zero, and the others are scaled."""

@@ -257,21 +257,14 @@ def test_an_indrnn_never_grows_faster_than_it_reads() -> None:
     assert_equal(y.flatten(), torch.arange(1, 51, dtype=torch.float64))
 
 
-def test_a_unit_that_an_update_carried_beyond_the_bound_comes_back() -> None:
-    cell = cell_of("indrnn", hidden=2).train()
-    cell.W_xh.zero_()
-    cell.a.fill_(1.0)
-    cell.requires_grad_(True)
-    with torch.no_grad():
-        cell.u.copy_(torch.tensor([1.01, 0.5]))
-    optimizer = torch.optim.SGD([cell.u], lr=1e-3)
-    for _ in range(3):
-        optimizer.zero_grad()
-        x = torch.zeros(9, 1, I, dtype=torch.float64)
-        y, _ = run(cell, x, cell.zero_state(1), {}, engine="auto", dtype=torch.float64)
-        y.sum().backward()
-        optimizer.step()
-    assert float(cell.u.detach()[0]) < 0.99 and float(cell.u.detach()[1]) < 0.5
+def test_a_unit_that_an_update_carried_beyond_the_bound_is_brought_back() -> None:
+    for name in ("indrnn", "indrnn-layer-norm"):
+        cell = make(name)
+        with torch.no_grad():
+            cell.u.copy_(torch.tensor([1.5, 0.5, -2.0, -0.5]))
+        cell.after_update()
+        assert cell.u.tolist() == [1.0, 0.5, -1.0, -0.5]
+        assert cell.reads_by_matrix
 
 
 # -- echo state, and what is not learned ----------------------------------------------------------
@@ -362,8 +355,8 @@ def test_an_echo_state_network_forgets_where_it_started() -> None:
 
 
 def test_weights_named_wrongly_are_refused_with_the_names_there_are() -> None:
-    with pytest.raises(UsageError, match=r"model\.frozen: LSTM has no weight 'W_hx'.*W_xh"):
-        make_cell(ModelConfig(frozen=("W_hx",)), I, H)
+    with pytest.raises(UsageError, match=r"model\.frozen: lstm has no weight 'W_hx'.*W_xh"):
+        LanguageModel(ModelConfig(hidden_size=H, embedding_size=I, frozen=("W_hx",)), 7)
     with pytest.raises(UsageError, match=r"model\.learned: 'W_hy'.*echo-state fixes W_xh, W_hh, a"):
         ModelConfig(cell="echo-state", learned=("W_hy",))
     with pytest.raises(UsageError, match=r"model\.learned: 'W_hh'.*lstm fixes nothing"):
@@ -412,10 +405,15 @@ def test_in_a_mixture_a_weight_is_fixed_where_there_is_one() -> None:
     config = ModelConfig(cell="lstm,gru", hidden_size=H, frozen=("a_n",))
     fixed = [name for name, p in Stack(config, I).named_parameters() if not p.requires_grad]
     assert fixed == ["cells.1.a_n"]
-    with pytest.raises(
-        UsageError, match=r"no layer of lstm,gru has a weight 'W_hx'; did you mean 'W_xh'"
-    ):
-        Stack(replace(config, frozen=("W_hx",)), I)
+    sizes = {"hidden_size": H, "embedding_size": I}
+    zoned = LanguageModel(ModelConfig(**sizes, zoneout=0.1, frozen=("W_hh",)), 7)
+    fixed = [name for name, p in zoned.named_parameters() if not p.requires_grad]
+    assert fixed == ["stack.cells.0.cell.W_hh", "stack.cells.1.cell.W_hh"]
+    for more in ({"cell": "lstm,gru"}, {"cell": "lstm,gru", "transition_depth": 2}):
+        with pytest.raises(UsageError, match=r"lstm,gru has no weight 'W_hx'.*W_xh"):
+            LanguageModel(ModelConfig(**sizes, **more, frozen=("W_hx",)), 7)
+    with pytest.raises(UsageError, match=r"has no weight 'W_hh'; did you mean 'cell\.W_hh'"):
+        LanguageModel(ModelConfig(**sizes, transition_depth=2, frozen=("W_hh",)), 7)
 
 
 def test_output_weights_start_as_all_others() -> None:
@@ -429,12 +427,37 @@ def test_output_weights_start_as_all_others() -> None:
         assert float(model.output.W_hy.detach().std()) == pytest.approx(deviation, rel=0.05)
 
 
-def test_the_page_of_gates_has_those_of_every_cell() -> None:
+GATED: tuple[dict[str, Any], ...] = (
+    *({"cell": name} for name in CELLS),
+    {"cell": "rhn", "coupled_gates": False},
+    {"cell": "fs-rnn", "fast_layers": 3},
+    {"cell": "qrnn", "pooling": "f"},
+    {"cell": "qrnn", "pooling": "ifo"},
+)
+
+
+@pytest.mark.parametrize("config", GATED, ids=str)
+def test_the_page_of_gates_has_those_of_every_cell(config: dict[str, Any]) -> None:
+    """Numbered ones by the first of their kind."""
     page = (ROOT / "docs" / "explain.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| (`[a-z0-9`, -]+) \| (.*) \|$", page, re.M))
     told = {name: row for names, row in rows.items() for name in re.findall(r"`([^`]+)`", names)}
-    for name in CELLS:
-        gates = gate_names(make_cell(ModelConfig(cell=name), 4, 4))
-        missing = [gate for gate in gates if f"`{gate}`" not in told.get(name, "")]
-        assert [gate for gate in missing if not re.search(r"_(F?\d+|S)$", gate)] == []
-        assert bool(gates) == (name in told), name
+    gates = gate_names(make_cell(ModelConfig(**config), 4, 4))
+    assert bool(gates) == (config["cell"] in told)
+    row = re.findall(r"`([^`]+)`", told.get(config["cell"], ""))
+    if config["cell"] == "fs-rnn":
+        kinds, places = zip(*(gate.split("_") for gate in gates if gate != "cell"), strict=True)
+        assert {f"forget_{place}" for place in places} <= {*row, "forget_F3"}
+        assert set(kinds) == set(gate_names(make_cell(ModelConfig(cell="lstm"), 4, 4))) - {"cell"}
+    else:
+        assert {re.sub(r"_\d+$", "_1", gate) for gate in gates} <= {*row}
+
+
+@pytest.mark.parametrize("cell", ["lstm", "lstm-peephole", "gru", "gru-cho2014"])
+def test_steps_of_a_transition_number_their_gates(cell: str) -> None:
+    plain, deep = (
+        gate_names(make_cell(ModelConfig(cell=cell, transition_depth=depth), 4, 4))
+        for depth in (1, 2)
+    )
+    numbered = {f"{gate}_{k}" for gate in plain if gate != "cell" for k in (1, 2)}
+    assert set(deep) == numbered | ({"cell"} & set(plain))

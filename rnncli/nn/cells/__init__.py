@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from rnncli.errors import UsageError, choices_hint
 from rnncli.nn.cells.base import Cell
 from rnncli.nn.cells.layer_norm import layer_normalized
 from rnncli.nn.cells.zoneout import Zoneout
@@ -16,7 +15,7 @@ __all__ = ["Cell", "finished", "make_cell"]
 def make_cell(config: ModelConfig, input_size: int, hidden_size: int, layer: int = 0) -> Cell:
     """The cell that ``config.cell`` names for ``layer``, with fresh weights.
 
-    Raises UsageError for sizes that the cell cannot have, and as ``finished``.
+    Raises UsageError for sizes that the cell cannot have.
     """
     row = config.cell_row(layer)
     module = import_module(f"rnncli.nn.cells.{row.module}")
@@ -28,17 +27,11 @@ def make_cell(config: ModelConfig, input_size: int, hidden_size: int, layer: int
 
 
 def finished(cell: Cell, config: ModelConfig, layer: int = 0) -> Cell:
-    """``cell`` with what goes with any: fixed weights, zoneout. Raises UsageError for
-    ``config.frozen`` names that it has no parameter of, where all layers have one cell."""
-    row, weights = config.cell_row(layer), dict(cell.named_parameters())
+    """``cell`` with what goes with any: those of ``config.frozen`` fixed that it has, zoneout."""
+    weights = dict(cell.named_parameters())
     for name in config.frozen_weights(layer):
-        if name not in weights and (name not in config.frozen or len({*config.cell_names()}) > 1):
-            continue  # of an option that is not taken, or of another layer's cell
-        if name not in weights:
-            raise UsageError(
-                f"model.frozen: {row.title} has no weight {name!r}{choices_hint(name, weights)}"
-            )
-        weights[name].requires_grad_(False)
+        if name in weights:  # it may be of an option that is not taken, or of another layer's cell
+            weights[name].requires_grad_(False)
     rates = {"hidden": config.zoneout, "cell": config.zoneout_cell}
     if any(rates.get(kind) for kind in cell.part_kinds):
         return Zoneout(cell, config.zoneout, config.zoneout_cell)

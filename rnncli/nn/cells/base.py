@@ -161,6 +161,9 @@ class Cell(nn.Module):
             rows = self.gate_rows(weight) if name in recurrent else None
             fill(weight, config, rows)
 
+    def after_update(self) -> None:
+        """Bring weights back that an update of training has carried out of their range."""
+
     @staticmethod
     def linear(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
         """weight x + bias with the operands of the product in ``dtype``, in the weight's type."""

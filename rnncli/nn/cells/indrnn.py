@@ -20,8 +20,8 @@ class IndRNN(Cell):
 
     Each unit sees of the state only itself; layers on top of each other mix them. The paper holds
     |u| below gamma^(1/T) for sequences of T steps by cutting u after every update. Here
-    the state may be carried without end, where that bound is 1: u is cut before it is used again in
-    training, and a larger |u| counts as 1. u starts between 0 and 1, evenly.
+    the state may be carried without end, where that bound is 1; where nothing cuts it, a larger |u|
+    counts as 1. u starts between 0 and 1, evenly.
     """
 
     recurrent = False
@@ -42,11 +42,10 @@ class IndRNN(Cell):
     def h_range(self) -> Range | None:
         return RANGES[self.nonlinearity]
 
-    def project(self, x: Tensor, state: CellState, dtype: torch.dtype) -> Tensor:
-        if self.training and self.u.requires_grad:
-            with torch.no_grad():  # what an update has carried beyond the bound could not come back
-                self.u.clamp_(-BOUND, BOUND)
-        return super().project(x, state, dtype)
+    def after_update(self) -> None:
+        """Cut u, which could not come back from beyond the bound."""
+        with torch.no_grad():
+            self.u.clamp_(-BOUND, BOUND)
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
         (h,) = state
