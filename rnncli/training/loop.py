@@ -116,9 +116,21 @@ class Loop:
         seconds = self.valid_seconds
         if not seconds and self._trained_tokens:
             a_token = self._trained_seconds / self._trained_tokens
-            seconds = VALIDATION_COST * a_token * self.task.valid_tokens
+            seconds = self._validation_cost() * a_token * self.task.valid_tokens
         seconds += self._save_seconds
         return min(1.2 * seconds + 0.5, 0.3 * self.config.training.max_seconds)
+
+    def _validation_cost(self) -> float:
+        """Of a token, as a share of the time that one of training takes; where that is with a
+        sampled vocabulary, validation's whole one costs more."""
+        if not self.sampled:
+            return VALIDATION_COST
+        model = self.config.model
+        width = model.embedding_size if model.tied else model.hidden_size
+        weights = {id(weight): weight for cell in self.cells for weight in cell.parameters()}
+        body = sum(weight.numel() for weight in weights.values())
+        sampled = min(self.task.outputs, self.config.training.sampled_softmax)
+        return VALIDATION_COST * (body + width * self.task.outputs) / (body + width * sampled)
 
     def _end(self) -> str | None:
         training = self.config.training

@@ -228,6 +228,11 @@ def test_time_is_kept_for_a_validation_longer_than_training(text, tmp_path):
     assert loop[0]._reserve() == pytest.approx(0.5 + saving + validating)
     loop[0]._trained_seconds = 1.0
     assert loop[0]._reserve() == 1.2  # three tenths of the time at most
+    loop[0].sampled = True
+    loop[0].config = config.with_values({"training.sampled_softmax": 3})
+    layer, outputs = 4 * 8 * (6 + 8 + 1), loop[0].task.outputs
+    cost = 0.6 * (layer + 8 * outputs) / (layer + 8 * 3)
+    assert loop[0]._validation_cost() == pytest.approx(cost), "it is over the whole vocabulary"
     events.close()
 
 
