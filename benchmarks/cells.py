@@ -1,4 +1,4 @@
-"""Every cell with every engine it has, beside nn.LSTM, nn.GRU and a plain loop of the same cell.
+"""Every cell with every engine it has, beside nn.LSTM, nn.GRU and a naive loop of the same cell.
 
     python benchmarks/cells.py
     python benchmarks/cells.py --hidden 256 --batch 20 --steps 35 --cells elman,lstm,mingru
@@ -7,13 +7,14 @@
 One recurrent layer that reads vectors of the hidden size, forward and backward with the gradients
 of its input and weights. Equal hidden size comes first, then equal parameters: the hidden size at
 which the layer has as many as nn.LSTM. What is compared takes turns in this process, and each
-figure is a median over the rounds. nn.LSTM, nn.GRU and the loop are float32 as a plain program has
-it; ours also run in bfloat16 where that pays on this processor.
+figure is a median over the rounds. nn.LSTM, nn.GRU and the loop, autograd through one step after
+another, are float32 as a plain program has it; ours also run in bfloat16 where that pays on this
+processor.
 
 tokens/s: time steps times rows a second. GF/s: the operations of the products alone, two for each
 element of a matrix and each row going forward, as many for the gradient of what it multiplied, and
 as many for its own where it is learned; the same count for every engine. ``x LSTM`` is the ratio of
-that to nn.LSTM's in the same rounds, ``x loop`` the ratio of the speed to the plain loop's.
+that to nn.LSTM's in the same rounds, ``x loop`` the ratio of the speed to the naive loop's.
 
 With --lengths: microseconds a time step for sequences of those lengths, which should not grow.
 """
@@ -99,6 +100,24 @@ def ours(cell: Cell, size: Size, engine: str, dtype: torch.dtype) -> Work:
     return work
 
 
+def naive(cell: Cell, size: Size) -> Work:
+    """The cell's equations as a first program has them: step by step, the input's product too."""
+    x = size.input()
+    wanted = [x, *(p for p in cell.parameters() if p.requires_grad)]
+
+    def work() -> None:
+        state, outputs = cell.zero_state(size.batch), []
+        weights = cell.step_weights()
+        for t in range(size.steps):
+            y, state = run(
+                cell, x[t : t + 1], state, weights, engine="reference", dtype=torch.float32
+            )
+            outputs.append(y)
+        torch.autograd.grad(torch.cat(outputs).sum(), wanted, allow_unused=True)
+
+    return work
+
+
 def operations(cell: Cell) -> float:
     """Of the products for one row and time step, forward and backward."""
     times: dict[str, int] = {}
@@ -123,7 +142,7 @@ def library_operations(module: nn.Module) -> float:
 
 
 def contestants(cell: Cell, size: Size, low: torch.dtype) -> list[Contestant]:
-    """nn.LSTM and nn.GRU of ``size``, the plain loop, then every engine; the float32 ones first."""
+    """nn.LSTM and nn.GRU of ``size``, the naive loop, then every engine; the float32 ones first."""
     found = []
     for name, module in (
         ("nn.LSTM", nn.LSTM(size.hidden, size.hidden)),
@@ -132,8 +151,7 @@ def contestants(cell: Cell, size: Size, low: torch.dtype) -> list[Contestant]:
         count = library_operations(module)
         found.append(Contestant(name, "float32", count, library(module, size), PLAIN, []))
     count = operations(cell)
-    loop = ours(cell, size, "reference", torch.float32)
-    found.append(Contestant("loop", "float32", count, loop, PLAIN, []))
+    found.append(Contestant("loop", "float32", count, naive(cell, size), PLAIN, []))
     for dtype in dict.fromkeys((torch.float32, low)):
         for engine in engines(cell):
             if engine != "reference":
