@@ -15,7 +15,7 @@ from rnncli.config import Config
 from rnncli.errors import ModelError, UsageError
 from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.models.language_model import LanguageModel
-from rnncli.models.music import MusicModel
+from rnncli.models.music import MusicEnsemble, MusicModel
 from rnncli.models.sequence_reader import SequenceReader
 from rnncli.text.music import KEYS
 from rnncli.text.tokenizers import Tokenizer
@@ -136,6 +136,15 @@ def load_music_model(path: Path, device: torch.device | str = "cpu") -> LoadedMu
         model = MusicModel(saved.config.model, KEYS)
     model = _ready(_fill(model, saved, path), device)
     return LoadedMusic(path, saved.header, saved.config, model)
+
+
+def load_music_models(
+    paths: Sequence[Path], device: torch.device | str = "cpu"
+) -> MusicModel | MusicEnsemble:
+    """The model of music in one of ``paths``, an ensemble of several; raises as
+    ``load_music_model``, and as ``MusicEnsemble``."""
+    models = [load_music_model(path, device).model for path in paths]
+    return models[0] if len(models) == 1 else MusicEnsemble(models)
 
 
 def load_sequence_reader(

@@ -156,7 +156,8 @@ def evaluate(
     a paired bootstrap test: whether the difference is more than chance.
 
     A model of music is measured in nats a frame, on one piece a line; of the options it takes
-    --json, --precision, --device and --threads.
+    --model, --json, --precision, --device and --threads. Several are an ensemble: the chance of
+    each key is the mean of its chances.
     """
     from rnncli.evaluation.ensemble import load_ensemble
     from rnncli.evaluation.text import Extras, evaluate_text
@@ -178,10 +179,9 @@ def evaluate(
         )  # fmt: skip
         return
     if task == "music":
-        alone = {"more"} if len(paths) == 1 else set()
-        refuse_options(context, EVALUATE_OPTIONS | alone, "a model of music")
+        refuse_options(context, EVALUATE_OPTIONS, "a model of music")
         evaluate_music(
-            paths[0], name or "-", as_json=as_json, precision=precision, device=device,
+            paths, name or "-", as_json=as_json, precision=precision, device=device,
             threads=threads,
         )  # fmt: skip
         return

@@ -137,11 +137,10 @@ def generate(
         raise UsageError("Missing argument 'MODEL': a model's file or a run's folder")
     model = paths[0]
     if task_of(model) == "music":
-        alone = {"more"} if len(paths) == 1 else set()
-        refuse_options(context, GENERATE_OPTIONS | alone, "a model of music")
+        refuse_options(context, GENERATE_OPTIONS, "a model of music")
         frames = FRAMES if max_new_tokens is None else max_new_tokens
         generate_music(
-            model, _read_prompt(prompt, prompt_file, any_bytes=False), rows=num_samples,
+            paths, _read_prompt(prompt, prompt_file, any_bytes=False), rows=num_samples,
             limits=FrameLimits(frames, temperature, greedy), seed=draws, as_json=as_json,
             midi=midi, tempo=tempo, device=device, threads=threads,
         )  # fmt: skip

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rnncli.cli.console import print_json, print_table
 from rnncli.cli.outputs import require_writable, write_output
@@ -17,33 +17,33 @@ if TYPE_CHECKING:
     from rnncli.metrics import MusicScores
     from rnncli.text.music import Frames
 
-EVALUATE_OPTIONS = frozenset({"model", "file", "as_json", "precision", "device", "threads"})
+EVALUATE_OPTIONS = frozenset({"model", "more", "file", "as_json", "precision", "device", "threads"})
 GENERATE_OPTIONS = frozenset(
-    {"model", "prompt", "prompt_file", "max_new_tokens", "temperature", "greedy", "num_samples",
-     "seed", "as_json", "midi", "tempo", "threads", "device"}
+    {"model", "more", "prompt", "prompt_file", "max_new_tokens", "temperature", "greedy",
+     "num_samples", "seed", "as_json", "midi", "tempo", "threads", "device"}
 )  # fmt: skip
 FRAMES = 64
 """What ``generate`` writes where ``--max-new-tokens`` does not say."""
 
 
 def evaluate_music(
-    model: Path, file: str, *, as_json: bool, precision: str, device: str, threads: int
+    models: Sequence[Path], file: str, *, as_json: bool, precision: str, device: str, threads: int
 ) -> None:
-    """Print what the pieces of a file cost under a model."""
+    """Print what the pieces of a file cost under a model, or under an ensemble."""
     from rnncli.evaluation.music import measure
-    from rnncli.loading import load_music_model
+    from rnncli.loading import load_music_models
     from rnncli.nn.stack import Run
     from rnncli.runtime import prepare
     from rnncli.text.music import read_music
 
     runtime = prepare(device, precision, threads)
-    loaded = load_music_model(model, runtime.device)
+    loaded = load_music_models(models, runtime.device)
     music = read_music(file)
-    scores = measure(loaded.model, music.pieces, Run(dtype=runtime.dtype))
+    scores = measure(loaded, music.pieces, Run(dtype=runtime.dtype))
     if as_json:
         print_json(scores.to_dict())
     else:
-        print_table(_rows(scores), f"{music.name} under {model}")
+        print_table(_rows(scores), f"{music.name} under {', '.join(map(str, models))}")
 
 
 def _rows(scores: MusicScores) -> Iterator[tuple[str, str]]:
@@ -59,7 +59,7 @@ def _rows(scores: MusicScores) -> Iterator[tuple[str, str]]:
 
 
 def generate_music(
-    model: Path,
+    models: Sequence[Path],
     prompt: str,
     *,
     rows: int,
@@ -77,7 +77,7 @@ def generate_music(
 
     from rnncli.decoding.frames import sample_frames
     from rnncli.generation import settle_machine
-    from rnncli.loading import load_music_model
+    from rnncli.loading import load_music_models
     from rnncli.text.midi import midi_bytes, require_tempo
     from rnncli.text.music import format_piece
 
@@ -90,7 +90,7 @@ def generate_music(
     require_writable(midi)
     opening = _opening(prompt)
     where = settle_machine(device, threads, rows)
-    network = load_music_model(model, where).model
+    network: Any = load_music_models(models, where)
     begun = torch.from_numpy(opening).to(where, torch.float32)
     pieces = sample_frames(network, begun, rows=rows, limits=limits, seed=seed)
     for piece in pieces if midi != "-" else ():

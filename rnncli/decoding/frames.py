@@ -50,8 +50,8 @@ class SampledPiece:
 class FrameStepper(Stepper[None, S], Protocol[S]):
     """The step contract with frames for tokens, what a step gives being for ``draw`` alone."""
 
-    def draw(self, read: Tensor, choice: Choice) -> tuple[Tensor, Tensor]:
-        """read: (B, R), from ``step`` -> the next frame (B, K) and its keys' logits (B, K)."""
+    def draw(self, read: Any, choice: Choice) -> tuple[Tensor, Tensor]:
+        """``read``: from ``step`` -> the next frame (B, K) and its keys' logits (B, K)."""
         ...
 
 
@@ -76,7 +76,7 @@ def sample_frames(
         written: list[Tensor] = []
         for _ in range(limits.frames):
             read, state = stepper.step(frame, state)
-            drawn = uniform.next(range(rows)).to(read.device)
+            drawn = uniform.next(range(rows)).to(frame.device)
             sounds, logits = stepper.draw(read, _Choice(drawn, limits))
             if not bool(logits.isfinite().all()):
                 raise DataError(

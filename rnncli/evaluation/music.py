@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from rnncli.evaluation.pieces import PIECE, group_lines
 from rnncli.metrics import MusicScores
-from rnncli.models.music import MusicModel
+from rnncli.models.music import MusicEnsemble, MusicModel
 from rnncli.nn.keys import NadeOutput, frame_nats
 from rnncli.nn.stack import Run
 from rnncli.text.music import Frames, side_by_side
@@ -32,7 +33,7 @@ class Predicted:
 
 
 def predict(
-    model: MusicModel,
+    model: MusicModel | MusicEnsemble,
     pieces: Sequence[Frames],
     run_as: Run,
     *,
@@ -41,6 +42,7 @@ def predict(
 ) -> Iterator[Predicted]:
     """Run the model over every frame of ``pieces``, each (T, K) and begun afresh; those of like
     length together, which changes nothing but the time it takes."""
+    network: Any = model  # each with a state of its own kind
     device = model.output.b.device
     numbered = [number for number, piece in enumerate(pieces) if len(piece)]
     lengths = np.array([len(pieces[number]) for number in numbered], np.int64)
@@ -49,16 +51,18 @@ def predict(
         both, there = side_by_side([pieces[number] for number in numbers])
         frames = torch.from_numpy(both).to(device, model.output.b.dtype)
         mask = torch.from_numpy(there).to(device)
-        state = model.start(None, len(numbers))
+        state = network.start(None, len(numbers))
         for start in range(0, len(mask), steps_at_once):
             part = slice(start, min(start + steps_at_once, len(mask)))
             targets = frames[1:][part]
-            logits, state = model.logits(frames[:-1][part], targets, state, run_as)
+            logits, state = network.logits(frames[:-1][part], targets, state, run_as)
             nats = frame_nats(logits, targets).masked_fill(~mask[part], 0.0)
             yield Predicted(numbers, nats, logits, targets, mask[part], fresh=start == 0)
 
 
-def measure(model: MusicModel, pieces: Sequence[Frames], run_as: Run) -> MusicScores:
+def measure(
+    model: MusicModel | MusicEnsemble, pieces: Sequence[Frames], run_as: Run
+) -> MusicScores:
     """The loss of ``pieces``, each (T, K), summed in float64. Raises DataError when there is no
     frame."""
     device = model.output.b.device
@@ -80,6 +84,8 @@ def measure(model: MusicModel, pieces: Sequence[Frames], run_as: Run) -> MusicSc
     hits, false_alarms, misses = counts.tolist()
     dtype = str(run_as.dtype).removeprefix("torch.")
     notes = ("output:nade",) if isinstance(model.output, NadeOutput) else ()
+    if isinstance(model, MusicEnsemble):
+        notes = (*notes, f"models:{len(model.models)}")
     return MusicScores(
         nats=sum(nats),
         first_nats=float(first_nats),

@@ -7,7 +7,7 @@ depends on those below it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -56,13 +56,41 @@ class KeyInput(nn.Module):
 Choice = Callable[[slice, Tensor], Tensor]
 """``choice(keys, logits)``: whether each of these keys sounds, from its logit. (B, n) -> (B, n)."""
 
+Walk = Generator[tuple[slice, Tensor], Tensor, None]
+"""A frame being chosen: gives keys and their logits (B, n), and is sent whether they sound."""
+
+
+def mean_logits(logits: Sequence[Tensor]) -> Tensor:
+    """The logits of the mean of the chances that several have, all of one shape; of one alone its
+    own."""
+    if len(logits) == 1:
+        return logits[0]
+    z = torch.stack(tuple(logits))
+    return torch.logsumexp(F.logsigmoid(z), 0) - torch.logsumexp(F.logsigmoid(-z), 0)
+
+
+def draw(walks: Sequence[Walk], choice: Choice) -> tuple[Tensor, Tensor]:
+    """One frame by several opinions: each key's chance is the mean of theirs. -> the frame (B, K)
+    and the logits it was chosen by (B, K)."""
+    chosen: list[Tensor] = []
+    logits: list[Tensor] = []
+    parts = [next(walk) for walk in walks]
+    while parts:
+        logits.append(mean_logits([z for _, z in parts]))
+        chosen.append(choice(parts[0][0], logits[-1]))
+        try:
+            parts = [walk.send(chosen[-1]) for walk in walks]
+        except StopIteration:
+            parts = []
+    return torch.cat(chosen, dim=1), torch.cat(logits, dim=1)
+
 
 class KeyOutput(nn.Module):
     """The keys of a frame are independent of each other given h: logits = W_hy h + b, one a key,
     p(key) = sigmoid(logit). W_hy (K, H) may be the weight of the input.
 
     As every output of frames, it reads h once (``read``), tells the logit of each key given the
-    keys below it (``logits``), and chooses a frame (``draw``).
+    keys below it (``logits``), and goes through the keys of a frame that is chosen (``walk``).
     """
 
     def __init__(self, config: ModelConfig, input_size: int, keys: int) -> None:
@@ -91,9 +119,10 @@ class KeyOutput(nn.Module):
         frame: (..., K)."""
         return read
 
-    def draw(self, read: Tensor, choice: Choice) -> tuple[Tensor, Tensor]:
-        """read: (B, R) -> a frame for each row (B, K) and the logits it was chosen by (B, K)."""
-        return choice(slice(None), read), read
+    def walk(self, read: Tensor) -> Walk:
+        """read: (B, R) -> the keys of a frame for each row, from below, as far as each follows from
+        those before."""
+        yield slice(None), read
 
 
 class NadeOutput(KeyOutput):
@@ -133,15 +162,13 @@ class NadeOutput(KeyOutput):
         found = (g @ self.V.t()).gather(-2, below.unsqueeze(-2)).squeeze(-2)
         return read[..., :K] + found
 
-    def draw(self, read: Tensor, choice: Choice) -> tuple[Tensor, Tensor]:
+    def walk(self, read: Tensor) -> Walk:
         K = len(self.V)
-        a, chosen, logits = read[:, K:], [], []
+        a = read[:, K:]
         for k in range(K):
             key = slice(k, k + 1)
-            logits.append(read[:, key] + torch.sigmoid(a) @ self.V[key].t())
-            chosen.append(choice(key, logits[-1]))
-            a = a + chosen[-1].to(a.dtype) * self.W[k]
-        return torch.cat(chosen, dim=1), torch.cat(logits, dim=1)
+            sounds = yield key, read[:, key] + torch.sigmoid(a) @ self.V[key].t()
+            a = a + sounds.to(a.dtype) * self.W[k]
 
 
 def frame_nats(logits: Tensor, frames: Tensor) -> Tensor:

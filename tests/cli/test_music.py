@@ -84,6 +84,28 @@ def test_evaluate_says_which_average_it_prints(command: dict[str, Run], folder: 
     assert rows["pieces"] == "10" and "average:frames" in rows["signature"]
 
 
+def test_several_models_are_an_ensemble(
+    command: dict[str, Run], folder: Path, tmp_path: Path
+) -> None:
+    """Of a model with itself it is that model; with another its nats are no more than the mean of
+    both, chances being averaged."""
+    other = tmp_path / "run"
+    sizes = ("--max-steps", 2, "--hidden-size", 8)
+    command["train"](TUNES, "--task", "music", *sizes, "--out", other)
+
+    def nats(*models: object) -> float:
+        values = json.loads(command["evaluate"](*models, TUNES, "--json"))
+        assert ("models:2" in values["signature"]) == (len(models) > 1)
+        return float(values["nats_per_frame"])
+
+    first = folder / "music"
+    assert nats(first, "-m", first) == pytest.approx(nats(first), rel=1e-5)
+    assert nats(first, "-m", other) < (nats(first) + nats(other)) / 2
+    out = command["generate"](first, "-m", other, "--max-new-tokens", 9, "--seed", 3)
+    assert len(parse_piece(out, "")) == 9
+    assert out == command["generate"](first, "-m", other, "--max-new-tokens", 9, "--seed", 3)
+
+
 def test_one_line_for_each_sample_and_a_seed_that_fixes_them(
     command: dict[str, Run], folder: Path
 ) -> None:
@@ -159,7 +181,6 @@ def test_info_says_nothing_about_words(folder: Path) -> None:
     [
         ("evaluate", ["music", "TUNES", "--cache-window", "9"], "--cache-window: not for a model"),
         ("evaluate", ["music", "TUNES", "--state", "reset"], "--state: not for a model of music"),
-        ("evaluate", ["music", "TUNES", "-m", "music"], "--model: not for a model of music"),
         ("evaluate", ["lm", "TUNES", "-m", "music"], "is a model for --task music; this needs a"),
         ("generate", ["music", "--top-k", "3"], "--top-k: not for a model of music; leave it out"),
         ("generate", ["music", "--weights", "int8"], "--weights: not for"),

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from rnncli.errors import UsageError
-from rnncli.models.music import MusicModel
-from rnncli.nn.keys import NadeOutput, frame_nats
+from rnncli.models.music import MusicEnsemble, MusicModel
+from rnncli.nn.keys import NadeOutput, draw, frame_nats
 from rnncli.nn.stack import Run
 from rnncli.sections import ModelConfig, RegularizationConfig
 
@@ -152,9 +152,33 @@ def test_nade_chooses_each_key_by_those_below_it() -> None:
     output, h, _ = nade()
     read = output.read(h, None, torch.float64)
     u = torch.rand(6, K, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    drawn, logits = output.draw(read, lambda keys, z: u[:, keys] < torch.sigmoid(z))
+    drawn, logits = draw([output.walk(read)], lambda keys, z: u[:, keys] < torch.sigmoid(z))
     torch.testing.assert_close(logits, output.logits(read, drawn.double()))
     assert torch.equal(drawn, u < torch.sigmoid(logits))
+
+
+@pytest.mark.parametrize("output", ["softmax", "nade"])
+def test_an_ensemble_is_the_mean_of_the_chances_of_each_key(output: str) -> None:
+    """Step by step and over the whole piece; what it draws has the logits of what it was."""
+    models = [make(seed, output=output) for seed in (1, 2, 3)]
+    ensemble, both = MusicEnsemble(models), frames(5, 2)
+    with torch.no_grad():
+        start = [model.start(None, 2) for model in models]
+        each = [
+            torch.sigmoid(model.logits(both[:-1], both[1:], state, RUN)[0])
+            for model, state in zip(models, start, strict=True)
+        ]
+        found, _ = ensemble.logits(both[:-1], both[1:], ensemble.start(None, 2), RUN)
+        torch.testing.assert_close(torch.sigmoid(found), sum(each) / 3)
+        state, u = ensemble.start(None, 2), torch.rand(2, K, dtype=torch.float64)
+        frame = torch.zeros(2, K, dtype=torch.float64)
+        read, after = ensemble.step(frame, state)
+        drawn, logits = ensemble.draw(read, lambda keys, z: u[:, keys] < torch.sigmoid(z))
+        again, _ = ensemble.logits(frame.unsqueeze(0), drawn.double().unsqueeze(0), state, RUN)
+        torch.testing.assert_close(logits, again[0])
+        ensemble.step(drawn.double(), after.select(torch.tensor([1, 0])))
+    with pytest.raises(UsageError, match="needs models of one kind"):
+        MusicEnsemble([make(), make(output="nade")])
 
 
 def test_an_embedding_is_the_sum_of_the_vectors_of_the_keys() -> None:
