@@ -125,8 +125,9 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         if sampled:  # validation is over the whole vocabulary
             held *= (16 * H * H + V * H) / (16 * H * H + SAMPLED * H)
         values["training.valid_every_steps"] = _valid_every(passes, steps, held / (batch * bptt))
-    advised = _dropout(passes, words)
-    rate = float(fixed.get("regularization.dropout", max(advised, 0.1) if twice else advised))
+    advised = _dropout(passes, words) * _share_of_text(_layers(fixed) * 8 * H * H, tokens)
+    advised = max(0.1, advised) if twice else round(advised, 2)
+    rate = float(fixed.get("regularization.dropout", advised))
     optimizer = str(fixed.get("optimizer.name", "adamw"))
     fixes_input = fixes_weight(fixed, "W_xh")  # and so what it reads
     values |= {
@@ -148,7 +149,9 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "schedule.warmup_steps": int(min(200, 0.05 * steps)),
     }
     if "regularization.dropout" not in fixed:
-        reasons.append(f"regularisation: dropout {rate:g}; the more passes, the more of it")
+        reasons.append(
+            f"regularisation: dropout {rate:g}; the more passes and the less text, the more of it"
+        )
     if words:
         values["regularization.dropout_embedding"] = round(rate / 4, 3)
         if optimizer == "adamw":  # for the others it is an L2 penalty, and far too strong a one
@@ -312,6 +315,13 @@ def measure_speed(fixed: Mapping[str, Any]) -> float:
     share = 0.65 if runtime.dtype == torch.float32 else 0.45  # of a product's, in whole steps
     hoped = share * product_speed(runtime.dtype, runtime.device.type)
     return float(2 ** (round(2 * math.log2(hoped)) / 2))
+
+
+def _share_of_text(weights: int, tokens: int) -> float:
+    """How much of the dropout that 10^6 tokens ask for is wanted where layers have so many
+    ``weights``: what is much larger than they are they cannot learn by heart. (Found on the
+    characters of Penn Treebank, docs/results.md.)"""
+    return min(1.0, weights / tokens) ** 2
 
 
 def _dropout(passes: float, words: bool) -> float:

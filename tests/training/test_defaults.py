@@ -444,3 +444,17 @@ def test_steps_are_passes_over_the_pairs(tmp_path: Path) -> None:
         )
     ]  # fmt: skip
     assert rates == [0.2, 0.2, 0.1]
+
+
+def test_a_text_larger_than_the_layers_needs_little_dropout(tmp_path: Path) -> None:
+    line, rates = b"a line of some characters\n", []
+    for lines in (10_000, 120_000):
+        values, _ = chosen_values(tmp_path / "t", line * lines)
+        rates.append(values["regularization.dropout"])
+    assert rates[0] == 0.25 and rates[1] < 0.02
+
+
+def chosen_values(path: Path, text: bytes) -> tuple[dict[str, Any], list[str]]:
+    path.write_bytes(text)
+    fixed = {"tokenizer.kind": "char", "training.epochs": 8, "model.hidden_size": 192}
+    return defaults.choose(DataConfig(train=(str(path),)), fixed)
