@@ -12,10 +12,11 @@ from torch import nn
 
 from rnncli.checkpoint import Header, SavedModel, read_model, unlike_weight
 from rnncli.config import Config
+from rnncli.decoding.music_ensemble import MusicEnsemble
 from rnncli.errors import ModelError, UsageError
 from rnncli.models.encoder_decoder import EncoderDecoder
 from rnncli.models.language_model import LanguageModel
-from rnncli.models.music import MusicEnsemble, MusicModel
+from rnncli.models.music import MusicModel
 from rnncli.models.sequence_reader import SequenceReader
 from rnncli.text.music import KEYS
 from rnncli.text.tokenizers import Tokenizer

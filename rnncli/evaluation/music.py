@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rnncli.decoding.music_ensemble import MusicEnsemble
 from rnncli.evaluation.pieces import PIECE, group_lines
 from rnncli.metrics import MusicScores
-from rnncli.models.music import MusicEnsemble, MusicModel
+from rnncli.models.music import MusicModel
 from rnncli.nn.keys import NadeOutput, frame_nats
 from rnncli.nn.stack import Run
 from rnncli.text.music import Frames, side_by_side

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from rnncli.decoding.music_ensemble import MusicEnsemble
 from rnncli.errors import UsageError
-from rnncli.models.music import MusicEnsemble, MusicModel
+from rnncli.models.music import MusicModel
 from rnncli.nn.keys import NadeOutput, draw, frame_nats
 from rnncli.nn.stack import Run
 from rnncli.sections import ModelConfig, RegularizationConfig
