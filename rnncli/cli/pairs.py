@@ -52,9 +52,8 @@ def open_pairs(
 
     A line of a table without two columns is an error when ``strict``; else it is no pair: a blank
     one silently, any other as a bad line. When ``strict`` a bad line that was to be left empty, in
-    any of the files, is no pair either. Raises
-    UsageError for files that do not go together, and as ``open_lines``; reading raises DataError
-    for files of unequal length.
+    any of the files, is no pair either. Raises UsageError for files that do not go together, and as
+    ``open_lines``; reading raises DataError for files of unequal length.
     """
     if (source is None) != (target is None):
         raise UsageError("--source and --target: give both, or a table of pairs")

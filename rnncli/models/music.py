@@ -14,14 +14,7 @@ from rnncli.errors import UsageError
 from rnncli.models.penalties import activation_penalty
 from rnncli.nn.consistency import consistent_frames, passes_of
 from rnncli.nn.dropout import dropout
-from rnncli.nn.keys import (
-    Choice,
-    KeyInput,
-    KeyOutput,
-    NadeOutput,
-    draw,
-    frame_nats,
-)
+from rnncli.nn.keys import Choice, KeyInput, KeyOutput, NadeOutput, draw, frame_nats
 from rnncli.nn.softmax import keep_fixed
 from rnncli.nn.stack import Run, Stack, require_frozen
 from rnncli.nn.state import State
