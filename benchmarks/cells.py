@@ -3,6 +3,7 @@
     python benchmarks/cells.py
     python benchmarks/cells.py --hidden 256 --batch 20 --steps 35 --cells elman,lstm,mingru
     python benchmarks/cells.py --cells mingru --lengths 64,256,1024,4096
+    python benchmarks/cells.py --device cuda --rounds 5
 
 One recurrent layer that reads vectors of the hidden size, forward and backward with the gradients
 of its input and weights. Equal hidden size comes first, then equal parameters: the hidden size at
@@ -25,7 +26,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,10 @@ from rnncli.training.sizes import matching_size
 PLAIN, OURS = "plain", "ours"
 """Torch's float32 products as they come, and as ``rnncli.runtime`` sets them here."""
 SETTINGS = {PLAIN: "highest"}
+CUDNN_ROUNDS = {PLAIN: True, OURS: False}
+"""Whether cuDNN may round the operands of float32 products, as it does unless told otherwise."""
 
+WARM_UPS = 2
 Work = Callable[[], None]
 
 
@@ -50,10 +54,17 @@ class Size:
     hidden: int
     batch: int
     steps: int
+    device: torch.device
 
     def input(self) -> Tensor:
         """(T, B, I)."""
-        return torch.randn(self.steps, self.batch, self.hidden, requires_grad=True)
+        shape = (self.steps, self.batch, self.hidden)
+        return torch.randn(shape, device=self.device, requires_grad=True)
+
+    def wait(self) -> None:
+        """Until what was begun is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
 
 
 @dataclass
@@ -65,12 +76,16 @@ class Contestant:
     operations: float
     work: Work
     setting: str
+    size: Size
     seconds: list[float]
 
     def time_once(self) -> None:
         torch.set_float32_matmul_precision(SETTINGS[self.setting])
+        torch.backends.cudnn.allow_tf32 = CUDNN_ROUNDS[self.setting]
+        self.size.wait()
         began = time.perf_counter()
         self.work()
+        self.size.wait()
         self.seconds.append(time.perf_counter() - began)
 
     @property
@@ -128,7 +143,7 @@ def operations(cell: Cell) -> float:
         return v.new_zeros(len(v), len(weights[name]))
 
     state = cell.zero_state(1)
-    x = torch.zeros(1, 1, cell.input_size)
+    x = state[0].new_zeros(1, 1, cell.input_size)
     cell.step(cell.project(x, state, x.dtype).squeeze(0), state, product)
     matrices = {name: p for name, p in cell.named_parameters() if p.dim() > 1}
     return sum(
@@ -149,24 +164,25 @@ def contestants(cell: Cell, size: Size, low: torch.dtype) -> list[Contestant]:
         ("nn.GRU", nn.GRU(size.hidden, size.hidden)),
     ):
         count = library_operations(module)
-        found.append(Contestant(name, "float32", count, library(module, size), PLAIN, []))
+        work = library(module.to(size.device), size)
+        found.append(Contestant(name, "float32", count, work, PLAIN, size, []))
     count = operations(cell)
-    found.append(Contestant("loop", "float32", count, naive(cell, size), PLAIN, []))
+    found.append(Contestant("loop", "float32", count, naive(cell, size), PLAIN, size, []))
     for dtype in dict.fromkeys((torch.float32, low)):
         for engine in engines(cell):
             if engine != "reference":
                 work = ours(cell, size, engine, dtype)
                 precision = str(dtype).removeprefix("torch.")
-                found.append(Contestant(engine, precision, count, work, OURS, []))
+                found.append(Contestant(engine, precision, count, work, OURS, size, []))
     return found
 
 
 def take_turns(everyone: list[Contestant], rounds: int) -> None:
-    """Time each once a round; the first round, which warms up, does not count."""
-    for turn in range(rounds + 1):
+    """Time each once a round; the first rounds, which warm up (and record), do not count."""
+    for turn in range(WARM_UPS + rounds):
         for one in everyone:
             one.time_once()
-            if turn == 0:
+            if turn < WARM_UPS:
                 one.seconds.clear()
 
 
@@ -191,8 +207,9 @@ def print_lengths(name: str, cell: Cell, size: Size, lengths: list[int], rounds:
     """Microseconds a time step for each length, by the engine that ``auto`` takes."""
     everyone = []
     for steps in lengths:
-        work = ours(cell, Size(size.hidden, size.batch, steps), "auto", torch.float32)
-        everyone.append(Contestant(f"{steps}", "float32", 0.0, work, OURS, []))
+        of_length = replace(size, steps=steps)
+        work = ours(cell, of_length, "auto", torch.float32)
+        everyone.append(Contestant(f"{steps}", "float32", 0.0, work, OURS, of_length, []))
     take_turns(everyone, rounds)
     figures = "  ".join(
         f"T {one.name}: {1e6 * one.median / steps:,.1f}"
@@ -229,10 +246,11 @@ def main() -> None:
     parser.add_argument("--equal", choices=("hidden", "parameters", "both"), default="both")
     parser.add_argument("--lengths", type=numbers, help="lengths of sequences, commas between")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
-    runtime = machine.prepare("cpu", "auto", options.threads)
+    runtime = machine.prepare(options.device, "auto", options.threads)
     SETTINGS[OURS] = torch.get_float32_matmul_precision()
-    size = Size(options.hidden, options.batch, options.steps)
+    size = Size(options.hidden, options.batch, options.steps, runtime.device)
     torch.manual_seed(1)
     print(f"{runtime.describe()}; B {size.batch}, T {size.steps}, inputs of {size.hidden}")
     lstm = nn.LSTM(size.hidden, size.hidden)
@@ -250,6 +268,7 @@ def main() -> None:
             except UsageError as error:
                 print(error)
                 continue
+            cell.to(runtime.device)
             if options.lengths:
                 print_lengths(name, cell, size, options.lengths, options.rounds)
             else:

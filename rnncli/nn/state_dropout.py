@@ -20,6 +20,8 @@ class StateDropout(Wrapper):
     gate or a sum, sees all of it.
     """
 
+    draws_by_step = True
+
     def __init__(self, cell: Cell, rate: float) -> None:
         super().__init__(cell)
         self.rate = rate

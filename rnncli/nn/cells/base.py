@@ -44,6 +44,7 @@ class Cell(nn.Module):
     state_parts = 1
     recurrent = True  # whether there is a matrix W_hh
     normalizes_itself = False  # whether it has equations of its own for layer normalisation
+    draws_by_step = False  # whether ``step`` draws by chance, or otherwise differs from run to run
 
     def __init__(
         self, config: ModelConfig, options: Mapping[str, Any], input_size: int, hidden_size: int
@@ -82,6 +83,11 @@ class Cell(nn.Module):
         """Between what h lies, from a zero state on. None: it has no ends, or the first part of the
         state is not h."""
         return None
+
+    @property
+    def recordable(self) -> bool:
+        """Whether the operations of ``step`` are the same in every run, for one shape."""
+        return not any(isinstance(m, Cell) and m.draws_by_step for m in self.modules())
 
     def recurrent_weights(self) -> dict[str, Tensor]:
         """The matrices that multiply the state, by their names as parameters."""

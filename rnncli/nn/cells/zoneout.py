@@ -19,6 +19,8 @@ class Zoneout(Wrapper):
     new h is made from the new cell before zoneout, as the paper has it.
     """
 
+    draws_by_step = True
+
     def __init__(self, cell: Cell, rate: float, cell_rate: float) -> None:
         super().__init__(cell)
         of_kind = {"hidden": rate, "cell": cell_rate}

@@ -5,6 +5,8 @@ deferred    the same loop, weight gradients formed once after the last step
 scan        recurrences that are linear in their state
 closed      forward and backward written by hand (Elman, LSTM, GRU in both forms)
 vendor      the library's fused kernels (oneDNN, cuDNN) where the cell has one
+
+On a CUDA device all but the first and the last are recorded, and replayed (``recorded``).
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from rnncli.nn.recurrence.closed import (
 )
 from rnncli.nn.recurrence.closed_lstm import run_closed_lstm
 from rnncli.nn.recurrence.deferred import DeferredProducts
+from rnncli.nn.recurrence.recorded import may_record, run_recorded
 from rnncli.nn.recurrence.scan import run_scan
 from rnncli.nn.state import CellState
 
@@ -58,7 +61,10 @@ def run(
         return run_closed_lstm(cell, x, state, weights, dtype)
     projected = cell.project(x, state, dtype)
     loop = CLOSED[type(cell)] if engine == "closed" else LOOPS[engine]
-    h, last = loop(cell, projected, state, weights, dtype)
+    if engine != "reference" and may_record(cell, projected):
+        h, last = run_recorded(loop, cell, projected, state, weights, dtype)
+    else:
+        h, last = loop(cell, projected, state, weights, dtype)
     return (h if cell.emits_h else cell.emit(h, x, projected, dtype)), last
 
 

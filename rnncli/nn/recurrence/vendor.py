@@ -43,6 +43,8 @@ def run_vendor(
     flat = [w.to(dtype) for w in (cell.W_xh, weights["W_hh"], cell.a, bias)]
     parts = [s.to(dtype).contiguous().unsqueeze(0) for s in state]
     x = x.to(dtype)
+    if x.device.type == "cuda":
+        flat = _side_by_side(flat)
     options = (True, 1, 0.0, torch.is_grad_enabled(), False, False)
     VF: Any = torch._VF
     if isinstance(cell, LSTM):
@@ -56,3 +58,10 @@ def run_vendor(
         y, h = kernel(x, parts[0], flat, *options)
         last = (h,)
     return y, tuple(s.squeeze(0).to(like) for s in last)
+
+
+def _side_by_side(weights: list[Tensor]) -> list[Tensor]:
+    """The same in one piece of memory, as cuDNN wants them."""
+    joined = torch.cat([weight.flatten() for weight in weights])
+    parts = torch.split(joined, [weight.numel() for weight in weights])
+    return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]

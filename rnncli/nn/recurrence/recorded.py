@@ -1,0 +1,188 @@
+"""A loop over time on a CUDA device, launched as one: CUDA graphs of its forward and backward pass.
+
+A step of a recurrence is a handful of operations that take a few microseconds each, and to launch
+one from Python takes longer than to run it. So once sequences of one shape have come up twice, the
+launches of both passes are recorded, and from then on replayed. What is replayed are the same
+operations in the same order, on tensors of its own: the inputs are copied there, outputs and
+gradients from there.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from rnncli.nn.cells.base import Cell
+from rnncli.nn.recurrence.closed import Runner
+from rnncli.nn.state import CellState
+
+SEEN = 2
+"""So often a shape comes up before it is worth a recording."""
+MOST = 8
+"""Recordings that a cell has: each keeps what its backward pass needs."""
+_FEWEST_STEPS = 4
+_WARM_UPS = 2
+
+
+class _Loop(nn.Module):
+    def __init__(self, loop: Runner, cell: Cell) -> None:
+        super().__init__()
+        self.loop, self.cell = loop, cell
+
+    def forward(self, *arguments: Any) -> tuple[Tensor, CellState]:
+        return self.loop(self.cell, *arguments)
+
+
+class _Use:
+    """A forward pass whose backward pass is still to come; alive as long as that may be."""
+
+
+class _Recording:
+    """The passes of ``loop`` for inputs like ``inputs``: projected, the state's parts, the weights.
+
+    ``parameters``: those that the cell's step reads by itself, where they are.
+    """
+
+    def __init__(
+        self,
+        loop: Runner,
+        cell: Cell,
+        inputs: Sequence[Tensor],
+        names: Sequence[str],
+        dtype: torch.dtype,
+    ) -> None:
+        own = [x.detach().clone().requires_grad_(x.requires_grad) for x in inputs]
+        parts = len(inputs) - 1 - len(names)
+
+        def run_loop() -> list[Tensor]:
+            weights = dict(zip(names, own[1 + parts :], strict=True))
+            arguments = (own[0], tuple(own[1 : 1 + parts]), weights, dtype)
+            h, last = functional_call(_Loop(loop, cell), in_place, arguments)
+            return [h, *last]
+
+        def run_back(outputs: list[Tensor], gradients: list[Tensor | None]) -> list[Tensor | None]:
+            learned = [o for o in outputs if o.requires_grad]
+            if not learned:
+                return [None for _ in wanted]
+            given = [g for g in gradients if g is not None]
+            return list(torch.autograd.grad(learned, wanted, given, allow_unused=True))
+
+        self.inputs = own
+        named = {f"cell.{name}": p for name, p in cell.named_parameters() if p.requires_grad}
+        # Leaves of their own on the same memory: the streams of others stay out of the recording.
+        in_place = {name: p.detach().requires_grad_() for name, p in named.items()}
+        self.parameters = list(named.values())
+        wanted = [x for x in (*own, *in_place.values()) if x.requires_grad]
+        self._wants = [x.requires_grad for x in (*own, *self.parameters)]
+        self._use: weakref.ref[_Use] | None = None
+        # What is made at first use (handles, workspaces) is to be there before the recording.
+        torch.cuda.synchronize()
+        with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
+            for _ in range(_WARM_UPS):
+                outputs = run_loop()
+                run_back(outputs, [_room(o) for o in outputs])
+            del outputs
+        torch.cuda.synchronize()
+        self.forward, self.backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.forward):
+            self.outputs = run_loop()
+        self.of_outputs = [_room(o) for o in self.outputs]
+        with torch.cuda.graph(self.backward, pool=self.forward.pool()):
+            found = run_back(self.outputs, self.of_outputs)
+        each = iter(found)
+        self.gradients = [next(each) if wants else None for wants in self._wants]
+
+    @property
+    def busy(self) -> bool:
+        """Whether the backward pass of the last forward pass may still come."""
+        return self._use is not None and self._use() is not None
+
+    def begin(self) -> _Use:
+        use = _Use()
+        self._use = weakref.ref(use)
+        return use
+
+
+def _room(output: Tensor) -> Tensor | None:
+    """For the gradient of ``output``, where it has one."""
+    return torch.zeros_like(output) if output.requires_grad else None
+
+
+class _Replay(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, recording: _Recording, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """inputs: those of the recording, then its parameters."""
+        for own, given in zip(recording.inputs, inputs, strict=False):
+            own.detach().copy_(given)
+        recording.forward.replay()
+        ctx.recording, ctx.use = recording, recording.begin()
+        found = tuple(o.detach().clone() for o in recording.outputs)
+        fixed = zip(found, recording.outputs, strict=True)
+        ctx.mark_non_differentiable(*(o for o, own in fixed if not own.requires_grad))
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        if ctx.use is None:
+            raise RuntimeError("a recorded loop goes back once for each time it went forward")
+        recording: _Recording = ctx.recording
+        for own, given in zip(recording.of_outputs, gradients, strict=True):
+            if own is not None:
+                own.copy_(given)
+        recording.backward.replay()
+        ctx.use = None
+        return None, *(None if g is None else g.clone() for g in recording.gradients)
+
+
+_RECORDINGS: weakref.WeakKeyDictionary[Cell, dict[Hashable, _Recording | int]]
+_RECORDINGS = weakref.WeakKeyDictionary()
+"""Of each cell, by what they are for; where there is none yet, how often that has come up."""
+
+
+def may_record(cell: Cell, projected: Tensor) -> bool:
+    """Whether to run ``projected`` (T, B, G) by ``run_recorded``."""
+    return (
+        projected.device.type == "cuda"
+        and len(projected) >= _FEWEST_STEPS
+        and torch.is_grad_enabled()
+        and cell.recordable
+    )
+
+
+def recordings(cell: Cell) -> int:
+    """How many there are of ``cell``."""
+    return sum(isinstance(one, _Recording) for one in _RECORDINGS.get(cell, {}).values())
+
+
+def run_recorded(
+    loop: Runner, cell: Cell, projected: Tensor, state: CellState, weights: Mapping[str, Tensor],
+    dtype: torch.dtype,
+) -> tuple[Tensor, CellState]:  # fmt: skip
+    """As ``loop``; by a recording of it where there is one, or where it is time for one."""
+    inputs = (projected, *state, *weights.values())
+    kept = [*cell.parameters(), *cell.buffers()]
+    if not any(x.requires_grad for x in (*inputs, *kept)):
+        return loop(cell, projected, state, weights, dtype)
+    what = (
+        loop, dtype, tuple(weights),
+        tuple((x.shape, x.dtype, x.requires_grad) for x in inputs),
+        tuple((x.data_ptr(), x.requires_grad) for x in kept),
+    )  # fmt: skip
+    of_cell = _RECORDINGS.setdefault(cell, {})
+    found = of_cell.get(what, 0)
+    if isinstance(found, int):
+        if found + 1 < SEEN or recordings(cell) >= MOST:
+            of_cell[what] = found + 1
+            return loop(cell, projected, state, weights, dtype)
+        found = of_cell[what] = _Recording(loop, cell, inputs, tuple(weights), dtype)
+    if found.busy:
+        return loop(cell, projected, state, weights, dtype)
+    h, *last = _Replay.apply(  # type: ignore[no-untyped-call]
+        found, *inputs, *found.parameters
+    )
+    return h, tuple(last)
