@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
 from rnncli.nn.cells.base import Cell
@@ -127,6 +128,7 @@ class _Replay(torch.autograd.Function):
         return found
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Any) -> Any:
         if ctx.use is None:
             raise RuntimeError("a recorded loop goes back once for each time it went forward")
