@@ -2,12 +2,14 @@
 
     python benchmarks/long_lags.py                 # cells: some 20 minutes on two cores
     python benchmarks/long_lags.py --remedies      # what helps a simple network: as long
+    python benchmarks/long_lags.py --tasks copy recall --seeds 1 2 3
     python benchmarks/long_lags.py --quick         # a minute: is everything in order?
 
 Every attempt is a run of ``rnncli train --task synthetic:NAME --lag N`` with the settings printed
 first, ended when 99 % of 1,000 new sequences are answered right or after ``--updates``. Lags go up
 until one is not learned. Prints a line for each attempt, and in the end a table of the largest lag
-that was learned. Two processes with a thread each share the work.
+that was learned, with the updates it took; of several seeds the largest lag of each. Two processes
+with a thread each share the work.
 """
 
 from __future__ import annotations
@@ -90,6 +92,7 @@ REMEDIES: dict[str, dict[str, Any]] = {
 class Attempt:
     task: str
     model: str
+    seed: int
     lag: int
     solved_step: int | None
     steps: int
@@ -99,7 +102,7 @@ class Attempt:
     def line(self) -> str:
         outcome = "not learned" if self.solved_step is None else f"solved at {self.solved_step:,}"
         return (
-            f"{self.task:7s} {self.model:28s} lag {self.lag:5d}  {outcome:16s} "
+            f"{self.task:7s} {self.model:28s} seed {self.seed} lag {self.lag:5d}  {outcome:16s} "
             f"success {self.success:.3f} after {self.steps:,} updates, {self.seconds:.0f} s"
         )
 
@@ -131,7 +134,7 @@ def attempt(
         except Diverged as error:
             print(f"{task} {model} lag {lag}: {error}", file=sys.stderr, flush=True)
     seconds = time.perf_counter() - began
-    return Attempt(task, model, lag, solved, steps, success, seconds)
+    return Attempt(task, model, seed, lag, solved, steps, success, seconds)
 
 
 def climb(
@@ -152,7 +155,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=["order", "adding"])
     parser.add_argument("--lags", nargs="+", type=int, default=[10, 20, 50, 100, 200])
     parser.add_argument("--updates", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     parser.add_argument("--only", nargs="+", help="rows of the table")
     parser.add_argument("--remedies", action="store_true", help="remedies, on the order task")
     parser.add_argument("--quick", action="store_true", help="short lags, few updates")
@@ -167,12 +170,13 @@ def main() -> None:
     print("settings: " + ", ".join(f"{name}={value}" for name, value in COMMON.items()))
     for name, settings in chosen.items():
         print(f"  {name}: " + ", ".join(f"{key}={value}" for key, value in settings.items()))
-    print(f"lags {lags}, at most {updates:,} updates, seed {options.seed}", flush=True)
+    print(f"lags {lags}, at most {updates:,} updates, seeds {options.seeds}", flush=True)
     began = time.perf_counter()
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(options.workers, mp_context=context) as pool:
         jobs = {
-            (task, name): pool.submit(climb, task, name, settings, lags, updates, options.seed)
+            (task, name, seed): pool.submit(climb, task, name, settings, lags, updates, seed)
+            for seed in options.seeds
             for name, settings in chosen.items()
             for task in tasks
         }
@@ -181,18 +185,25 @@ def main() -> None:
     print("| | " + " | ".join(f"{task}: largest lag (updates)" for task in tasks) + " |")
     print("|---|" + "---|" * len(tasks))
     for name in chosen:
-        cells = [best(results[task, name], lags) for task in tasks]
+        cells = [
+            best([results[task, name, seed] for seed in options.seeds], lags) for task in tasks
+        ]
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
-def best(attempts: list[Attempt], lags: list[int]) -> str:
-    """The largest lag that was learned: ``"100 (1,200)"``, ``">= 200 (900)"``, ``"< 10"``."""
-    learned = [a for a in attempts if a.solved_step is not None]
-    if not learned:
-        return f"< {lags[0]}"
-    last = learned[-1]
-    more = ">= " if last.lag == lags[-1] else ""
-    return f"{more}{last.lag} ({last.solved_step:,})"
+def best(climbs: list[list[Attempt]], lags: list[int]) -> str:
+    """The largest lag that was learned: ``"100 (1,200)"``, ``">= 200 (900)"``, ``"< 10"``; of
+    several seeds without the updates: ``"50, 100, >= 200"``."""
+    found = []
+    for attempts in climbs:
+        learned = [a for a in attempts if a.solved_step is not None]
+        if not learned:
+            found.append(f"< {lags[0]}")
+            continue
+        last = learned[-1]
+        updates = f" ({last.solved_step:,})" if len(climbs) == 1 else ""
+        found.append(f"{'>= ' if last.lag == lags[-1] else ''}{last.lag}{updates}")
+    return ", ".join(found)
 
 
 if __name__ == "__main__":
