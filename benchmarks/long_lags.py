@@ -132,7 +132,7 @@ def attempt(
                 elif isinstance(event, Finished):
                     solved, steps = event.solved_step, event.step
         except Diverged as error:
-            print(f"{task} {model} lag {lag}: {error}", file=sys.stderr, flush=True)
+            print(f"{task} {model} seed {seed} lag {lag}: {error}", file=sys.stderr, flush=True)
     seconds = time.perf_counter() - began
     return Attempt(task, model, seed, lag, solved, steps, success, seconds)
 
@@ -182,7 +182,8 @@ def main() -> None:
         }
         results = {key: job.result() for key, job in jobs.items()}
     print(f"\n{(time.perf_counter() - began) / 60:.1f} minutes\n")
-    print("| | " + " | ".join(f"{task}: largest lag (updates)" for task in tasks) + " |")
+    of_each = "largest lag (updates)" if len(options.seeds) == 1 else "largest lag of each seed"
+    print("| | " + " | ".join(f"{task}: {of_each}" for task in tasks) + " |")
     print("|---|" + "---|" * len(tasks))
     for name in chosen:
         cells = [

@@ -43,8 +43,9 @@ def no_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return contextlib.nullcontext()
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    for name in ("graph", "stream", "Stream", "synchronize"):
+    for name in ("graph", "stream", "Stream", "synchronize", "current_stream"):
         monkeypatch.setattr(torch.cuda, name, nothing)
+    monkeypatch.setattr(recorded, "_has_room", lambda: True)
     CALLS.clear()
     yield
 
@@ -121,7 +122,7 @@ def test_where_nothing_is_learned_the_loop_runs() -> None:
     x, state = random_input(cell, 5, 3)
     inputs = (x.detach(), tuple(part.detach() for part in state))
     projected = cell.project(*inputs, torch.float64)
-    for _ in range(3):
+    for _ in range(4):
         weights = cell.step_weights()
         recorded.run_recorded(loop, cell, projected, inputs[1], weights, torch.float64)
     assert recorded.recordings(cell) == 0
@@ -132,6 +133,46 @@ def test_where_nothing_is_learned_the_loop_runs() -> None:
 )
 def test_a_step_that_draws_is_not_recorded(settings: dict[str, Any], expected: bool) -> None:
     assert make_cell(ModelConfig(cell="lstm", **settings), 3, 4).recordable is expected
+
+
+def test_without_memory_for_it_the_loop_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = make("dt-rnn")
+    monkeypatch.setattr(recorded, "_has_room", lambda: False)
+    for _ in range(3):
+        run(cell, 5).sum().backward()
+    assert (recorded.recordings(cell), CALLS) == (0, [5, 5, 5])
+
+
+def test_a_recording_that_fails_leaves_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(recorded, "_Recording", fail)
+    cell = make("dt-rnn")
+    run(cell, 5).sum().backward()
+    with pytest.warns(UserWarning, match="not permitted"):
+        run(cell, 5).sum().backward()
+    run(cell, 5).sum().backward()
+    assert (recorded.recordings(cell), CALLS) == (0, [5, 5, 5])
+
+
+def test_evaluation_has_a_recording_of_its_own() -> None:
+    cell = make("dt-rnn")
+    for mode in (True, False):
+        cell.train(mode)
+        for _ in range(2):
+            run(cell, 5).sum().backward()
+    assert recorded.recordings(cell) == 2
+
+
+def test_weights_that_move_leave_nothing_behind() -> None:
+    cell = make("dt-rnn")
+    for _ in range(2):
+        run(cell, 5).sum().backward()
+    before = [parameter.data for parameter in cell.parameters()]
+    cell.float().double()
+    run(cell, 5).sum().backward()
+    assert recorded.recordings(cell) == 0 and before
 
 
 def test_a_processor_needs_no_recording() -> None:

@@ -6,7 +6,8 @@ scan        recurrences that are linear in their state
 closed      forward and backward written by hand (Elman, LSTM, GRU in both forms)
 vendor      the library's fused kernels (oneDNN, cuDNN) where the cell has one
 
-On a CUDA device all but the first and the last are recorded, and replayed (``recorded``).
+On a CUDA device deferred, scan and closed (not the LSTM's) are recorded and replayed
+(``recorded``).
 """
 
 from __future__ import annotations

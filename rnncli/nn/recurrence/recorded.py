@@ -9,8 +9,10 @@ gradients from there.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -45,9 +47,7 @@ class _Use:
 
 class _Recording:
     """The passes of ``loop`` for inputs like ``inputs``: projected, the state's parts, the weights.
-
-    ``parameters``: those that the cell's step reads by itself, where they are.
-    """
+    The parameters that the cell's step reads by itself are read where they are."""
 
     def __init__(
         self,
@@ -59,6 +59,13 @@ class _Recording:
     ) -> None:
         own = [x.detach().clone().requires_grad_(x.requires_grad) for x in inputs]
         parts = len(inputs) - 1 - len(names)
+        # Leaves of their own on the same memory: the streams of others stay out of the recording.
+        in_place = {
+            f"cell.{name}": p.detach().requires_grad_()
+            for name, p in cell.named_parameters()
+            if p.requires_grad
+        }
+        wanted = [x for x in (*own, *in_place.values()) if x.requires_grad]
 
         def run_loop() -> list[Tensor]:
             weights = dict(zip(names, own[1 + parts :], strict=True))
@@ -68,35 +75,30 @@ class _Recording:
 
         def run_back(outputs: list[Tensor], gradients: list[Tensor | None]) -> list[Tensor | None]:
             learned = [o for o in outputs if o.requires_grad]
-            if not learned:
-                return [None for _ in wanted]
             given = [g for g in gradients if g is not None]
             return list(torch.autograd.grad(learned, wanted, given, allow_unused=True))
 
         self.inputs = own
-        named = {f"cell.{name}": p for name, p in cell.named_parameters() if p.requires_grad}
-        # Leaves of their own on the same memory: the streams of others stay out of the recording.
-        in_place = {name: p.detach().requires_grad_() for name, p in named.items()}
-        self.parameters = list(named.values())
-        wanted = [x for x in (*own, *in_place.values()) if x.requires_grad]
-        self._wants = [x.requires_grad for x in (*own, *self.parameters)]
         self._use: weakref.ref[_Use] | None = None
-        # What is made at first use (handles, workspaces) is to be there before the recording.
+        stream = _stream(inputs[0].device.index)
         torch.cuda.synchronize()
-        with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
+        # What is made at first use on a stream (handles, workspaces) is to be there before.
+        with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
                 outputs = run_loop()
                 run_back(outputs, [_room(o) for o in outputs])
             del outputs
         torch.cuda.synchronize()
         self.forward, self.backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.forward):
+        with torch.cuda.graph(self.forward, stream=stream):
             self.outputs = run_loop()
         self.of_outputs = [_room(o) for o in self.outputs]
-        with torch.cuda.graph(self.backward, pool=self.forward.pool()):
+        with torch.cuda.graph(self.backward, pool=self.forward.pool(), stream=stream):
             found = run_back(self.outputs, self.of_outputs)
         each = iter(found)
-        self.gradients = [next(each) if wants else None for wants in self._wants]
+        self.gradients = [
+            next(each) if x.requires_grad else None for x in (*own, *in_place.values())
+        ]
 
     @property
     def busy(self) -> bool:
@@ -109,6 +111,12 @@ class _Recording:
         return use
 
 
+@cache
+def _stream(device: int) -> torch.cuda.Stream:
+    """The one on which all of the current ``device`` is recorded: each keeps workspaces of its own."""
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+
 def _room(output: Tensor) -> Tensor | None:
     """For the gradient of ``output``, where it has one."""
     return torch.zeros_like(output) if output.requires_grad else None
@@ -117,7 +125,7 @@ def _room(output: Tensor) -> Tensor | None:
 class _Replay(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, recording: _Recording, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """inputs: those of the recording, then its parameters."""
+        """inputs: those of the recording, then the cell's parameters that are learned."""
         for own, given in zip(recording.inputs, inputs, strict=False):
             own.detach().copy_(given)
         recording.forward.replay()
@@ -131,7 +139,10 @@ class _Replay(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Any) -> Any:
         if ctx.use is None:
-            raise RuntimeError("a recorded loop goes back once for each time it went forward")
+            raise RuntimeError(
+                "a recorded loop goes back once for each time it went forward; "
+                "engine 'reference' keeps its graph"
+            )
         recording: _Recording = ctx.recording
         for own, given in zip(recording.of_outputs, gradients, strict=True):
             if own is not None:
@@ -141,15 +152,24 @@ class _Replay(torch.autograd.Function):
         return None, *(None if g is None else g.clone() for g in recording.gradients)
 
 
-_RECORDINGS: weakref.WeakKeyDictionary[Cell, dict[Hashable, _Recording | int]]
-_RECORDINGS = weakref.WeakKeyDictionary()
-"""Of each cell, by what they are for; where there is none yet, how often that has come up."""
+class _OfCell:
+    """``where`` its parameters are; what is recorded of it, by what that is for, and how often
+    other shapes have come up, None for those that are not worth it."""
+
+    def __init__(self, where: Hashable) -> None:
+        self.where = where
+        self.recordings: dict[Hashable, _Recording] = {}
+        self.seen: dict[Hashable, int | None] = {}
+
+
+_RECORDINGS: weakref.WeakKeyDictionary[Cell, _OfCell] = weakref.WeakKeyDictionary()
 
 
 def may_record(cell: Cell, projected: Tensor) -> bool:
     """Whether to run ``projected`` (T, B, G) by ``run_recorded``."""
     return (
         projected.device.type == "cuda"
+        and projected.device.index == torch.cuda.current_device()
         and len(projected) >= _FEWEST_STEPS
         and torch.is_grad_enabled()
         and cell.recordable
@@ -158,7 +178,7 @@ def may_record(cell: Cell, projected: Tensor) -> bool:
 
 def recordings(cell: Cell) -> int:
     """How many there are of ``cell``."""
-    return sum(isinstance(one, _Recording) for one in _RECORDINGS.get(cell, {}).values())
+    return len(_RECORDINGS[cell].recordings) if cell in _RECORDINGS else 0
 
 
 def run_recorded(
@@ -168,23 +188,47 @@ def run_recorded(
     """As ``loop``; by a recording of it where there is one, or where it is time for one."""
     inputs = (projected, *state, *weights.values())
     kept = [*cell.parameters(), *cell.buffers()]
-    if not any(x.requires_grad for x in (*inputs, *kept)):
-        return loop(cell, projected, state, weights, dtype)
+    where = tuple((x.data_ptr(), x.shape, x.stride(), x.dtype, x.requires_grad) for x in kept)
+    of_cell = _RECORDINGS.get(cell)
+    if of_cell is None or of_cell.where != where:
+        of_cell = _RECORDINGS[cell] = _OfCell(where)
     what = (
-        loop, dtype, tuple(weights),
+        loop, dtype, cell.training, tuple(weights),
         tuple((x.shape, x.dtype, x.requires_grad) for x in inputs),
-        tuple((x.data_ptr(), x.requires_grad) for x in kept),
     )  # fmt: skip
-    of_cell = _RECORDINGS.setdefault(cell, {})
-    found = of_cell.get(what, 0)
-    if isinstance(found, int):
-        if found + 1 < SEEN or recordings(cell) >= MOST:
-            of_cell[what] = found + 1
-            return loop(cell, projected, state, weights, dtype)
-        found = of_cell[what] = _Recording(loop, cell, inputs, tuple(weights), dtype)
-    if found.busy:
-        return loop(cell, projected, state, weights, dtype)
-    h, *last = _Replay.apply(  # type: ignore[no-untyped-call]
-        found, *inputs, *found.parameters
-    )
-    return h, tuple(last)
+    found = of_cell.recordings.get(what)
+    if found is None and _is_worth_it(of_cell, what):
+        try:
+            with torch.cuda.stream(torch.cuda.current_stream()):  # which is so afterwards, too
+                found = _Recording(loop, cell, inputs, tuple(weights), dtype)
+        except RuntimeError as error:  # no memory for it, or a step that waits for the device
+            of_cell.seen[what] = None
+            warnings.warn(f"a loop over time is not recorded: {error}", stacklevel=2)
+        else:
+            of_cell.recordings[what] = found
+            del of_cell.seen[what]
+    if found is None or found.busy:
+        h, last = loop(cell, projected, state, weights, dtype)
+        if found is None and not any(x.requires_grad for x in (h, *last)):
+            of_cell.seen[what] = None  # nothing in it is learned
+        return h, last
+    learned = (p for p in cell.parameters() if p.requires_grad)
+    h, *parts = _Replay.apply(found, *inputs, *learned)  # type: ignore[no-untyped-call]
+    return h, tuple(parts)
+
+
+def _is_worth_it(of_cell: _OfCell, what: Hashable) -> bool:
+    """Whether it is time to record ``what``, having come up once more."""
+    if len(of_cell.recordings) >= MOST:
+        of_cell.seen.clear()
+        return False
+    before = of_cell.seen.get(what, 0)
+    if before is None:
+        return False
+    of_cell.seen[what] = before + 1
+    return before + 1 >= SEEN and _has_room()
+
+
+def _has_room() -> bool:
+    """Whether less than half of the device's memory is in use."""
+    return 2 * torch.cuda.memory_allocated() < torch.cuda.mem_get_info()[1]
