@@ -113,7 +113,7 @@ class _Recording:
 
 @cache
 def _stream(device: int) -> torch.cuda.Stream:
-    """The one on which all of the current ``device`` is recorded: each keeps workspaces of its own."""
+    """The one on which all of ``device``, the current one, is recorded."""
     return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
