@@ -29,8 +29,8 @@ R_DROP, LEAST_TWICE = 3.0, 14
 """alpha of regularised dropout, and how often it has to see the pairs to pay, with 320 units."""
 EFFICIENCY = 0.7
 """Share of the speed of large products that a run reaches, validations and all."""
-SUBWORDS = 4000
-"""A small vocabulary: most of a step is the output layer, and rare words are spelled anyway."""
+SUBWORDS, SUBWORDS_TWICE = 4000, 8000
+"""Pieces of a vocabulary; those of pairs that are run twice, which have the time for more."""
 
 
 def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -80,8 +80,9 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
     }
     if twice:
         values["regularization.r_drop"] = R_DROP
+    pieces = _subwords(size) if small else SUBWORDS_TWICE if twice else SUBWORDS
     if kind in ("bpe", "unigram") and "tokenizer.model" not in fixed:
-        values["tokenizer.vocab_size"] = SUBWORDS if not small else _subwords(size)
+        values["tokenizer.vocab_size"] = pieces
     if kind == "word":
         values["tokenizer.min_count"] = rare_words_count(look.seen_once)
     batch = int(fixed.get("training.batch_size") or values["training.batch_size"])
@@ -102,7 +103,7 @@ def choose(data: DataConfig, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], 
         of_source = str(fixed.get("source_tokenizer.kind", kind))
         values["source_tokenizer.kind"] = of_source
         if of_source in ("bpe", "unigram") and "source_tokenizer.model" not in fixed:
-            values["source_tokenizer.vocab_size"] = SUBWORDS if not small else _subwords(size)
+            values["source_tokenizer.vocab_size"] = pieces
         elif of_source == "word":
             values["source_tokenizer.min_count"] = rare_words_count(look.seen_once)
     limit: list[str] = []
@@ -222,7 +223,8 @@ def _extent(size: int, bytes_a_pair: float, fixed: Mapping[str, Any]) -> _Extent
 
     def passes(H: int, runs: int) -> float:
         """Of a layer on each side, the encoder's in both directions, and the output layer."""
-        a_token = 6 * (3 * 8 * H * H + 3 * H * H + SUBWORDS * H) * runs
+        pieces = SUBWORDS_TWICE if runs > 1 else SUBWORDS
+        a_token = 6 * (3 * 8 * H * H + 3 * H * H + pieces * H) * runs
         possible = (seconds or DEFAULT_SECONDS) * EFFICIENCY * speed / a_token / tokens
         return min(possible, asked(runs))
 

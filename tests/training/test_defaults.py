@@ -334,6 +334,8 @@ def test_with_time_enough_pairs_are_run_twice(
     assert of(5, regularization__r_drop=1.0) == (None, 0.25, 32)
     asked = choose_pairs(tmp_path / "p.tsv", line * 40_000, training__epochs=90)
     assert "regularization.r_drop" not in asked
+    longer = choose_pairs(tmp_path / "p.tsv", line * 40_000, training__max_seconds=7200.0)
+    assert longer["tokenizer.vocab_size"] == 2 * asked["tokenizer.vocab_size"]
 
 
 def choose_pairs(path: Path, text: str, **fixed: Any) -> dict[str, Any]:
