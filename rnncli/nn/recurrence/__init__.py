@@ -3,7 +3,7 @@
 reference   a plain loop under autograd; the others are tested against it
 deferred    the same loop, weight gradients formed once after the last step
 scan        recurrences that are linear in their state
-closed      forward and backward written by hand (Elman, LSTM, GRU in both forms)
+closed      forward and backward written by hand (Elman, LSTM, GRU in both forms, RHN)
 vendor      the library's fused kernels (oneDNN, cuDNN) where the cell has one
 
 On a CUDA device deferred, scan and closed (not the LSTM's) are recorded and replayed
@@ -23,6 +23,7 @@ from rnncli.nn.cells.elman import Elman
 from rnncli.nn.cells.gru import GRU, GRUCho2014
 from rnncli.nn.cells.linear import LinearCell
 from rnncli.nn.cells.lstm import LSTM
+from rnncli.nn.cells.recurrent_highway import RecurrentHighway
 from rnncli.nn.recurrence import vendor
 from rnncli.nn.recurrence.closed import (
     Runner,
@@ -30,6 +31,7 @@ from rnncli.nn.recurrence.closed import (
     run_closed_gru,
     run_closed_gru_cho2014,
 )
+from rnncli.nn.recurrence.closed_highway import run_closed_highway
 from rnncli.nn.recurrence.closed_lstm import run_closed_lstm
 from rnncli.nn.recurrence.deferred import DeferredProducts
 from rnncli.nn.recurrence.recorded import may_record, run_recorded
@@ -154,5 +156,6 @@ CLOSED: dict[type[Cell], Runner] = {
     Elman: run_closed_elman,
     GRU: run_closed_gru,
     GRUCho2014: run_closed_gru_cho2014,
+    RecurrentHighway: run_closed_highway,
 }
 """The same by hand, of the cells that have one; the LSTM's begins with the inputs."""
