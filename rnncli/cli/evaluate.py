@@ -44,6 +44,7 @@ EXAMPLES = """
 rnncli evaluate run book.txt
 rnncli evaluate run book.txt --columns 16 --json
 rnncli evaluate tunes music.txt
+rnncli evaluate tunes music.txt --cache-window 400 --cache-theta 0.3 --cache-lambda 0.1
 paste sources.txt targets.txt | rnncli evaluate translator --beam-size 1 --confidence
 rnncli evaluate translator --source sources.txt --target targets.txt --against-output other.txt
 tail -n 20 book.txt | rnncli evaluate run --cache-window 500 --cache-theta 0.3 --cache-lambda 0.1
@@ -156,8 +157,9 @@ def evaluate(
     a paired bootstrap test: whether the difference is more than chance.
 
     A model of music is measured in nats a frame, on one piece a line; of the options it takes
-    --model, --json, --precision, --device and --threads. Several are an ensemble: the chance of
-    each key is the mean of its chances.
+    --model, --json, --precision, --device, --threads and those of the cache, in which a piece's
+    frames are the tokens. Several are an ensemble: the chance of each key is the mean of its
+    chances.
     """
     from rnncli.evaluation.ensemble import load_ensemble
     from rnncli.evaluation.text import Extras, evaluate_text
@@ -182,7 +184,7 @@ def evaluate(
         refuse_options(context, EVALUATE_OPTIONS, "a model of music")
         evaluate_music(
             paths, name or "-", as_json=as_json, precision=precision, device=device,
-            threads=threads,
+            threads=threads, cache=_cache(cache_window, cache_theta, cache_lambda),
         )  # fmt: skip
         return
     refuse_options(context, all_options_but(context, *FOR_PAIRS), "a language model")

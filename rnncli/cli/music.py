@@ -14,10 +14,14 @@ from rnncli.errors import UsageError
 
 if TYPE_CHECKING:
     from rnncli.decoding.frames import FrameLimits
+    from rnncli.evaluation.cache import CacheConfig
     from rnncli.metrics import MusicScores
     from rnncli.text.music import Frames
 
-EVALUATE_OPTIONS = frozenset({"model", "more", "file", "as_json", "precision", "device", "threads"})
+EVALUATE_OPTIONS = frozenset(
+    {"model", "more", "file", "as_json", "cache_window", "cache_theta", "cache_lambda", "precision",
+     "device", "threads"}
+)  # fmt: skip
 GENERATE_OPTIONS = frozenset(
     {"model", "more", "prompt", "prompt_file", "max_new_tokens", "temperature", "greedy",
      "num_samples", "seed", "as_json", "midi", "tempo", "threads", "device"}
@@ -27,10 +31,17 @@ FRAMES = 64
 
 
 def evaluate_music(
-    models: Sequence[Path], file: str, *, as_json: bool, precision: str, device: str, threads: int
+    models: Sequence[Path],
+    file: str,
+    *,
+    as_json: bool,
+    cache: CacheConfig | None,
+    precision: str,
+    device: str,
+    threads: int,
 ) -> None:
     """Print what the pieces of a file cost under a model, or under an ensemble."""
-    from rnncli.evaluation.music import measure
+    from rnncli.evaluation.music import measure_both
     from rnncli.loading import load_music_models
     from rnncli.nn.stack import Run
     from rnncli.runtime import prepare
@@ -39,23 +50,32 @@ def evaluate_music(
     runtime = prepare(device, precision, threads)
     loaded = load_music_models(models, runtime.device)
     music = read_music(file)
-    scores = measure(loaded, music.pieces, Run(dtype=runtime.dtype))
+    scores, cached = measure_both(loaded, music.pieces, Run(dtype=runtime.dtype), cache)
     if as_json:
-        print_json(scores.to_dict())
+        apart = {} if cached is None else {"cache": cached.to_dict()}
+        print_json(scores.to_dict() | apart)
     else:
-        print_table(_rows(scores), f"{music.name} under {', '.join(map(str, models))}")
+        print_table(_rows(scores, cached), f"{music.name} under {', '.join(map(str, models))}")
 
 
-def _rows(scores: MusicScores) -> Iterator[tuple[str, str]]:
-    yield "nats a frame", f"{scores.nats_per_frame:,.4f}"
-    yield "mean of the pieces' means", f"{scores.nats_per_frame_by_piece:,.4f}"
-    without_first = scores.nats_per_frame_without_first
-    yield "without first frames", "-" if math.isnan(without_first) else f"{without_first:,.4f}"
+def _rows(scores: MusicScores, cached: MusicScores | None) -> Iterator[tuple[str, str]]:
+    yield from _losses(scores)
     yield "accuracy", "-" if math.isnan(scores.accuracy) else f"{scores.accuracy:.2%}"
     yield "nats", f"{scores.nats:,.2f}"
     yield "frames", f"{scores.frames:,} (all counted, the first of a piece predicted from silence)"
     yield "pieces", f"{scores.pieces:,}"
     yield "signature", scores.signature
+    if cached is not None:
+        yield "", ""
+        yield from ((f"with cache: {name}", value) for name, value in _losses(cached))
+        yield "with cache: signature", cached.signature
+
+
+def _losses(scores: MusicScores) -> Iterator[tuple[str, str]]:
+    yield "nats a frame", f"{scores.nats_per_frame:,.4f}"
+    yield "mean of the pieces' means", f"{scores.nats_per_frame_by_piece:,.4f}"
+    without_first = scores.nats_per_frame_without_first
+    yield "without first frames", "-" if math.isnan(without_first) else f"{without_first:,.4f}"
 
 
 def generate_music(

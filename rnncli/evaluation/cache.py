@@ -56,14 +56,14 @@ def add_cache(run: Iterable[Predicted], config: CacheConfig) -> Iterator[Predict
             keys, words = part.h[:0], part.targets[:0]
         nats = torch.empty_like(part.nats, dtype=torch.float64)
         for column in range(part.h.shape[1]):
-            log_cache = _log_cache(
+            logs = log_cache(
                 part.h[:, column],
                 part.targets[:, column],
                 keys[:, column],
                 words[:, column],
                 config,
             )
-            nats[:, column] = _mix(part.nats[:, column].double(), log_cache, config.weight)
+            nats[:, column] = mix(part.nats[:, column].double(), logs, config.weight)
         if part.mask is not None:
             nats.masked_fill_(~part.mask, 0.0)
         keys = torch.cat([keys, part.h])[-config.window :]
@@ -71,7 +71,7 @@ def add_cache(run: Iterable[Predicted], config: CacheConfig) -> Iterator[Predict
         yield replace(part, nats=nats)
 
 
-def _log_cache(
+def log_cache(
     h: Tensor, targets: Tensor, keys: Tensor, words: Tensor, config: CacheConfig
 ) -> Tensor:
     """log p_cache of the targets (T,), NaN where the cache is empty.
@@ -89,9 +89,10 @@ def _log_cache(
     return torch.logsumexp(logits, 1) - total
 
 
-def _mix(nats: Tensor, log_cache: Tensor, weight: float) -> Tensor:
-    """-log((1 - weight) exp(-nats) + weight exp(log_cache)) (T,), in float64."""
+def mix(nats: Tensor, logs: Tensor, weight: float) -> Tensor:
+    """-log((1 - weight) exp(-nats) + weight exp(logs)) (T,), in float64; ``logs`` as ``log_cache``
+    gives them."""
     if weight == 0.0:
         return nats
-    mixed = -torch.logaddexp(math.log1p(-weight) - nats, math.log(weight) + log_cache)
-    return torch.where(log_cache.isnan(), nats, mixed)
+    mixed = -torch.logaddexp(math.log1p(-weight) - nats, math.log(weight) + logs)
+    return torch.where(logs.isnan(), nats, mixed)

@@ -107,9 +107,18 @@ class MusicModel(nn.Module):
         """inputs: (T, B, K), and ``targets`` the frames after them -> the logits of these, of each
         key given the earlier frames and what of its own frame it depends on, (T, B, K), and the
         last state; no dropout."""
-        h, state = self.stack(self.input(inputs, 0.0, run_as.dtype), state, run_as, None)
+        h, state = self.hidden(inputs, state, run_as)
+        return self.logits_of(h, targets, run_as), state
+
+    def hidden(self, inputs: Tensor, state: State, run_as: Run) -> tuple[Tensor, State]:
+        """inputs: (T, B, K) -> h (T, B, H), from which the next frames follow, and the last state;
+        no dropout."""
+        return self.stack(self.input(inputs, 0.0, run_as.dtype), state, run_as, None)
+
+    def logits_of(self, h: Tensor, targets: Tensor, run_as: Run) -> Tensor:
+        """h: (T, B, H), as ``hidden`` gives it -> the logits of ``targets`` (T, B, K)."""
         read = self.output.read(h, self.tied_weight, run_as.dtype)
-        return self.output.logits(read, targets), state
+        return self.output.logits(read, targets)
 
     # -- the step contract, with frames for tokens -------------------------------------------
 

@@ -179,7 +179,9 @@ def test_info_says_nothing_about_words(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("evaluate", ["music", "TUNES", "--cache-window", "9"], "--cache-window: not for a model"),
+        ("evaluate", ["music", "TUNES", "--columns", "9"], "--columns: not for a model of music"),
+        ("evaluate", ["music", "TUNES", "--cache-theta", "1"], "need --cache-window N"),
+        ("evaluate", ["music", "TUNES", "-m", "music", "--cache-window", "9"], "needs one model"),
         ("evaluate", ["music", "TUNES", "--state", "reset"], "--state: not for a model of music"),
         ("evaluate", ["lm", "TUNES", "-m", "music"], "is a model for --task music; this needs a"),
         ("generate", ["music", "--top-k", "3"], "--top-k: not for a model of music; leave it out"),
@@ -210,6 +212,18 @@ def test_what_cannot_be_written_is_found_before_the_tune(
         with pytest.raises(error):
             command["generate"](folder / "music", "--midi", midi, "--tempo", tempo)
         assert capfd.readouterr().out == ""
+
+
+def test_a_cache_of_frames(command: dict[str, Run], folder: Path) -> None:
+    options = ("--cache-window", 50, "--cache-theta", 2.0, "--cache-lambda", 0.2)
+    values = json.loads(command["evaluate"](folder / "music", TUNES, "--json", *options))
+    cache = values.pop("cache")
+    assert values == json.loads(command["evaluate"](folder / "music", TUNES, "--json"))
+    assert cache["nats_per_frame"] < values["nats_per_frame"]
+    assert cache["signature"].endswith("|cache:window=50,theta=2,lambda=0.2")
+    assert cache["accuracy"] is None
+    out = command["evaluate"](folder / "music", TUNES, *options)
+    assert re.search(rf"with cache: nats a frame +{cache['nats_per_frame']:.4f}$", out, re.M)
 
 
 def test_what_was_not_counted_is_a_dash(

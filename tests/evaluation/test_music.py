@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from rnncli.errors import DataError
-from rnncli.evaluation.music import measure, predict
+from rnncli.evaluation.cache import CacheConfig
+from rnncli.evaluation.music import add_cache, measure, measure_both, predict
 from rnncli.models.music import MusicModel
 from rnncli.nn.stack import Run
 from rnncli.sections import ModelConfig
@@ -74,6 +75,46 @@ def test_neither_batches_nor_parts_change_it(model: MusicModel, pieces: list[Fra
     for at_once, steps in ((1, 256), (2, 2), (9, 1), (9, 4)):
         assert total(pieces, at_once, steps) == pytest.approx(whole, rel=1e-12)
         assert total(pieces[::-1], at_once, steps) == pytest.approx(whole, rel=1e-12)
+
+
+def with_cache_by_hand(model: MusicModel, piece: Frames, config: CacheConfig) -> list[float]:
+    """Grave et al. 2017, equations 2 and 3, with frames for words."""
+    state, before = model.start(None, 1), torch.zeros(1, K, dtype=torch.float64)
+    vectors: list[torch.Tensor] = []
+    nats = []
+    for t, frame in enumerate(piece):
+        h, state = model.stack.step(before, state)
+        before = torch.from_numpy(frame[None].astype(float))
+        z = model.output.read(h, None, torch.float64)
+        p = math.exp(-float(torch.nn.functional.softplus(torch.where(before > 0, -z, z)).sum()))
+        kept = range(max(0, t - config.window), t)
+        if kept:
+            mass = {i: math.exp(config.theta * float(h[0] @ vectors[i])) for i in kept}
+            same = sum(m for i, m in mass.items() if (piece[i] == frame).all())
+            p = (1 - config.weight) * p + config.weight * same / sum(mass.values())
+        vectors.append(h[0])
+        nats.append(-math.log(p))
+    return nats
+
+
+@pytest.mark.parametrize("window", [1, 3, 50])
+def test_a_cache_is_what_the_paper_says(model: MusicModel, window: int) -> None:
+    rng = np.random.default_rng(5)
+    frames = rng.random((3, K)) < 0.3
+    pieces = [frames[rng.integers(0, 3, length)] for length in (6, 0, 1, 11)]
+    config = CacheConfig(window, theta=1.5, weight=0.3)
+    with torch.no_grad():
+        each = [with_cache_by_hand(model, piece, config) for piece in pieces]
+    static, cached = measure_both(model, pieces, RUN, config)
+    assert cached is not None and static == measure(model, pieces, RUN)
+    assert cached.nats == pytest.approx(sum(map(sum, each)), rel=1e-12)
+    first = sum(nats[0] for nats in each if nats)
+    assert cached.first_nats == pytest.approx(first, rel=1e-12) and static.first_nats == pytest.approx(first)
+    for at_once, steps in ((1, 256), (2, 2), (3, 1), (4, 4)):
+        parts = predict(model, pieces, RUN, pieces_at_once=at_once, steps_at_once=steps)
+        with torch.no_grad():
+            total = sum(float(part.nats.sum()) for part in add_cache(parts, config))
+        assert total == pytest.approx(cached.nats, rel=1e-12)
 
 
 def test_what_is_printed_says_what_was_counted(model: MusicModel, pieces: list[Frames]) -> None:
