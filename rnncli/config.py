@@ -117,7 +117,7 @@ class Config:
         if self.regularization.omega:
             self._check_omega()
         looped = ("auto", "reference", "deferred")
-        if self.regularization.dropout_state and self.training.engine not in looped:
+        if self.regularization.dropout_state and self.training.first_engine not in looped:
             raise UsageError(
                 f"regularization.dropout_state: the engine {self.training.engine!r} multiplies by "
                 "the whole state; use training.engine = 'auto', 'deferred' or 'reference'"
@@ -182,7 +182,7 @@ class Config:
 
     def _check_omega(self) -> None:
         """It runs each step's derivative once more, from states that a loop has to leave."""
-        if self.training.engine not in ("auto", "reference", "deferred"):
+        if self.training.first_engine not in ("auto", "reference", "deferred"):
             raise UsageError(
                 f"regularization.omega: the engine {self.training.engine!r} does not keep every "
                 "step's state; use training.engine = 'auto', 'deferred' or 'reference'"

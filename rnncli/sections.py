@@ -14,7 +14,8 @@ from rnncli.errors import UsageError
 from rnncli.model_section import ModelConfig as ModelConfig
 
 TOKENIZERS = ("byte", "char", "word", "bpe", "unigram")
-ENGINES = ("auto", "reference", "deferred", "closed", "scan", "vendor")
+MEASURED = "measured"
+ENGINES = ("auto", MEASURED, "reference", "deferred", "closed", "scan", "vendor")
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta")
 SCHEDULES = ("constant", "newbob", "step", "cosine")
 AVERAGING = ("none", "nt", "ema")
@@ -221,7 +222,8 @@ class TrainingConfig:
     is its alpha (``rnncli.training.risk``). ``start_from``: a model, or a run's folder, whose
     weights are the first ones; None: fresh weights. The best model is the one of the lowest
     validation ``loss``, or of the best of the other scores that a task has (``best_by``); the
-    models of the last ``keep_models`` validations stay beside it (0: none)."""
+    models of the last ``keep_models`` validations stay beside it (0: none). ``engine`` measured:
+    the fastest one by a few steps at the beginning, by whose name a run is saved."""
 
     epochs: int = 10
     max_steps: int = 0
@@ -262,6 +264,11 @@ class TrainingConfig:
                      "risk_candidates", "valid_every_steps", "patience", "keep_models",
                      "save_every_seconds", "threads"):  # fmt: skip
             require_range("training", name, getattr(self, name), 0)
+
+    @property
+    def first_engine(self) -> str:
+        """The one to begin with, before any is measured."""
+        return "auto" if self.engine == MEASURED else self.engine
 
 
 @dataclass(frozen=True)

@@ -80,11 +80,11 @@ class LanguageModelling:
         self.valid_tokens = len(corpus.valid.ids) if corpus.valid is not None else 0
         self._model = LanguageModel(config.model, self.tokenizer.vocab_size)
         require_way_past([self.model.stack])
-        self.model.stack.require_engine(config.training.engine)
+        self.model.stack.require_engine(config.training.first_engine)
         counts = torch.from_numpy(count_tokens(corpus))
         self.model.output.start_from(counts)
         self.model.to(runtime.device)
-        self.run_as = Run(config.training.engine, runtime.dtype)
+        self.run_as = Run(config.training.first_engine, runtime.dtype)
         self.sampling: SampledVocabulary | None = None
         if config.training.sampled_softmax and self.tokenizer.vocab_size > 2:
             self.sampling = SampledVocabulary(

@@ -111,10 +111,10 @@ class MusicTask:
         self._valid = valid
         self._model = MusicModel(config.model, KEYS)
         require_way_past([self._model.stack])
-        self._model.stack.require_engine(config.training.engine)
+        self._model.stack.require_engine(config.training.first_engine)
         self._model.start_from(piece for pieces in self._train for piece in pieces)
         self._model.to(runtime.device)
-        self.run_as = Run(config.training.engine, runtime.dtype)
+        self.run_as = Run(config.training.first_engine, runtime.dtype)
         length = f"{config.training.bptt} frames" if config.training.bptt else "whole"
         self.batch_text = f"{config.training.batch_size} pieces, {length}"
         self.pieces = 0

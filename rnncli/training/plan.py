@@ -19,6 +19,7 @@ from rnncli.nn.layered_cell import LayeredCell
 from rnncli.nn.stack import Stack
 from rnncli.runtime import Runtime
 from rnncli.sections import ModelConfig
+from rnncli.training.engine import settle_engine
 from rnncli.training.loop import VALIDATION_COST, Loop
 from rnncli.training.run_folder import RunFolder
 from rnncli.training.signals import StopSignals
@@ -46,6 +47,7 @@ def plan(config: Config) -> list[Row]:
     task = open_task(config, start.tokenizers if start else (), runtime, None)
     if start is not None:
         start.fill(task.model)
+    config, measured = settle_engine(config, task)
     with tempfile.TemporaryDirectory() as scratch:  # a step that is not finite is recorded there
         loop = Loop(config, task, RunFolder(Path(scratch)), StopSignals(), time.monotonic())
         pieces = math.ceil(task.pieces / training.accumulate)
@@ -56,6 +58,7 @@ def plan(config: Config) -> list[Row]:
         *_step_rows(config, task, pieces, step_seconds),
         *_memory_rows(config, task, loop, runtime),
         *_time_rows(config, task, pieces, step_seconds, tokens),
+        *(("engine", note.removeprefix("engine: ")) for note in measured),
         ("machine", runtime.describe()),
     ]
 

@@ -10,6 +10,7 @@ from rnncli import runtime as machine
 from rnncli.config import Config
 from rnncli.files import lock_run
 from rnncli.text.corpus import Progress
+from rnncli.training.engine import settle_engine
 from rnncli.training.events import Event
 from rnncli.training.loop import Loop
 from rnncli.training.run_folder import RunFolder
@@ -51,11 +52,12 @@ def train(
             start.fill(task.model)
             notes = (*notes, start.note)
         place.describe_data(task)
+        config, measured = settle_engine(config, task)
         # Reading the text may take long and has nothing to save: until here a signal ends it.
         with StopSignals() as stop:
             loop = Loop(config, task, place, stop, began)
             if saved is not None:
                 saved.restore(loop)
             place.begin(config, anew=saved is None)
-            yield loop.started(runtime.describe(), (*notes, *task.notes))
+            yield loop.started(runtime.describe(), (*notes, *task.notes, *measured))
             yield from loop.events()

@@ -99,7 +99,7 @@ class Synthetic:
         self.problem = open_problem(config)
         adding = config.task == "synthetic:adding"
         self.quantity = SQUARED_ERROR if adding else NATS_A_SYMBOL
-        self.run_as = Run(config.training.engine, runtime.dtype)
+        self.run_as = Run(config.training.first_engine, runtime.dtype)
         rows, longest = config.training.batch_size, self.problem.longest
         self.pieces = STEPS_AN_EPOCH
         self.train_tokens = self.pieces * rows * self.problem.answers
@@ -116,7 +116,7 @@ class Synthetic:
         )
         self._model = SequenceReader(config.model, self.problem.inputs, self.problem.outputs)
         require_way_past([self._model.stack])
-        self._model.stack.require_engine(config.training.engine)
+        self._model.stack.require_engine(config.training.first_engine)
         self._model.to(runtime.device)
         self._epoch = 0
 

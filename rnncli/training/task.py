@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from rnncli.nn.stack import Run
 from rnncli.runtime import Runtime
 from rnncli.text.tokenizers import Tokenizer
 from rnncli.training.events import Quantity
@@ -44,10 +45,12 @@ class Task(Protocol):
     ``provenance`` is what else a model's file says about where it comes from;
     ``notes`` are sentences about it for the user. For an estimate of the work: ``batch_text`` says
     how large a piece is, in words, ``positions`` how many predictions the usual one holds, and
-    ``outputs`` how many numbers the output layer gives for each.
+    ``outputs`` how many numbers the output layer gives for each. ``run_as`` is how the layers are
+    run, in training and in validation.
     """
 
     runtime: Runtime
+    run_as: Run
     quantity: Quantity
     notes: tuple[str, ...]
     train_sha256: list[str]

@@ -215,11 +215,11 @@ class Translation:
         stacks = [stack for stack in parts if stack is not None]
         require_way_past(stacks)
         for stack in stacks:
-            stack.require_engine(config.training.engine)
+            stack.require_engine(config.training.first_engine)
         counts = self._token_counts()
         self._model.output.start_from(counts)
         self._model.to(runtime.device)
-        self.run_as = Run(config.training.engine, runtime.dtype)
+        self.run_as = Run(config.training.first_engine, runtime.dtype)
         self.sampling: SampledVocabulary | None = None
         if config.training.sampled_softmax:
             size = config.training.sampled_softmax

@@ -8,7 +8,7 @@ import pytest
 
 from rnncli.cell_table import CELLS
 from rnncli.nn.cells.__main__ import BEGIN, END, page
-from rnncli.sections import ENGINES
+from rnncli.sections import ENGINES, MEASURED
 from tests.helpers import ROOT
 
 PAGE = (ROOT / "docs" / "cells.md").read_text(encoding="utf-8")
@@ -42,4 +42,5 @@ def test_every_cell_has_its_equations(name: str) -> None:
 def test_every_engine_is_explained() -> None:
     table = PAGE.partition("## Engines")[2]
     for engine in ENGINES:
-        assert engine == "auto" or f"| `{engine}` |" in table
+        how = f"--engine {engine}" if engine in ("auto", MEASURED) else f"| `{engine}` |"
+        assert how in table
