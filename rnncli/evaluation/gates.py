@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rnncli.nn.cells.base import RANGES, Cell, Product, Range
+from rnncli.nn.cells.deep_transition import DeepTransition
 from rnncli.nn.cells.fast_slow import FastSlow
 from rnncli.nn.cells.gated_transition import GatedTransition
 from rnncli.nn.cells.gru import GRU, GRUCho2014
@@ -28,7 +29,8 @@ from rnncli.nn.state import CellState
 
 Gates = dict[str, Tensor]
 """By name, each (N, H). ``forget`` is the share of the old state that goes on; of a GRU that is
-``update``, as in the equations of ``rnncli.nn.cells.gru``."""
+``update``, as in the equations of ``rnncli.nn.cells.gru``. Of a deep transition ``layer_1`` to
+``layer_(L-1)`` are what lies between h(t-1) and h(t)."""
 
 Function = Callable[[Cell, Tensor, CellState, Product], Gates]
 
@@ -56,6 +58,8 @@ def gate_names(cell: Cell) -> tuple[str, ...]:
     if isinstance(kind, RecurrentHighway):
         kinds = ("candidate", "transform", *(() if kind.coupled else ("carry",)))
         return tuple(f"{name}_{n}" for n in range(1, kind.depth + 1) for name in kinds)
+    if isinstance(kind, DeepTransition):
+        return tuple(f"layer_{n}" for n in range(1, kind.depth))
     if isinstance(kind, QRNN):
         return ("forget", "candidate", *("output", "input")[: kind.gates - 2])
     if isinstance(kind, (SRU, SRUWithVectors)):
@@ -86,6 +90,8 @@ def block_names(cell: Cell, name: str) -> tuple[str, ...]:
         return ("candidate", "transform", *(() if kind.coupled else ("carry",)))
     if isinstance(kind, VariantLSTM) and kind.gates == 3:
         return _LSTM[1:4]
+    if isinstance(kind, DeepTransition):
+        return ()
     return tuple(gate for gate in gate_names(kind) if gate != "cell")
 
 
@@ -107,8 +113,11 @@ def gate_size(cell: Cell, gate: str) -> int:
     return kind.slow_size if slow and isinstance(kind, FastSlow) else kind.hidden_size
 
 
-def gate_range(gate: str) -> Range:
-    """Between what the values of the gate called ``gate`` lie, which is not an LSTM's ``cell``."""
+def gate_range(cell: Cell, gate: str) -> Range | None:
+    """Between what the values of the gate called ``gate`` lie, which is not an LSTM's ``cell``; None
+    if they have no ends."""
+    if isinstance(unwrapped(cell), DeepTransition):
+        return cell.h_range
     return RANGES["tanh" if gate.startswith("candidate") else "sigmoid"]
 
 
@@ -122,6 +131,7 @@ def _gates_of(cell: Cell) -> Function:
         (LSTM, _lstm), (Mogrifier, _mogrifier), (VariantLSTM, _variant_lstm), (GRU, _gru),
         (GRUCho2014, _gru_cho2014), (SLSTM, _slstm), (RecurrentHighway, _rhn),
         (SRUWithVectors, _sru_with_vectors), (GatedTransition, _transition), (FastSlow, _fast_slow),
+        (DeepTransition, _deep_transition),
     )  # fmt: skip
     for kind, function in functions:
         if isinstance(cell, kind):
@@ -155,6 +165,12 @@ def _transition(cell: Cell, projected: Tensor, state: CellState, product: Produc
         found |= {f"{name}_{k}": values for name, values in gates.items()}
         state = one.step(projected, state, _plain_product_of(one))
     return found
+
+
+def _deep_transition(cell: Cell, projected: Tensor, state: CellState, product: Product) -> Gates:
+    assert isinstance(cell, DeepTransition)
+    layers = cell.layers_of(projected, state, product)
+    return {f"layer_{n}": z for n, z in enumerate(layers[:-1], 1)}
 
 
 def _fast_slow(cell: Cell, projected: Tensor, state: CellState, product: Product) -> Gates:

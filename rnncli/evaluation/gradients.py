@@ -298,15 +298,17 @@ def matrices(cell: Cell) -> list[Matrix]:
 
 
 def saturation(trace: Trace) -> list[Saturation]:
-    """Of h where it has ends, and of every gate that has a nonlinearity of its own."""
+    """Of h where it has ends, and of every gate that has a nonlinearity of its own and every layer
+    of a deep transition that has ends."""
     found, ends = [], trace.cell.h_range
     if ends is not None:
         h = torch.stack([state[0] for state in trace.states[1:]]).detach()
         found.append(_saturation("h", h, ends))
     with torch.no_grad():
         for name in gate_names(trace.cell):
-            if name != "cell":
-                found.append(_saturation(name, gate_values(trace, name), gate_range(name)))
+            ends = gate_range(trace.cell, name)
+            if name != "cell" and ends is not None:
+                found.append(_saturation(name, gate_values(trace, name), ends))
     return found
 
 

@@ -36,7 +36,7 @@ from rnncli.runtime import prepare
 from rnncli.sections import ModelConfig
 from rnncli.training.language_modelling import open_task
 from tests.helpers import tiny_model
-from tests.nn.cases import KINDS, make, random_input, randomize
+from tests.nn.cases import KINDS, H, make, random_input, randomize
 
 V, H, T = 5, 4, 8
 SLOPES = {
@@ -48,7 +48,8 @@ FUNCTIONS = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu}
 WITHOUT_ENDS = {
     "lstm-projection", "lstm-peephole-all", "dt-rnn-maxout", "dot-rnn-lp", "rhn-uncoupled",
     "mingru", "minlstm", "qrnn-fo", "qrnn-ifo", "sru", "sru-vectors", "rg-lru",
-    "rhn-layer-norm", "qrnn-layer-norm", "sru-layer-norm",
+    "rhn-layer-norm", "qrnn-layer-norm", "sru-layer-norm", "rg-lru-layer-norm",
+    "mingru-layer-norm", "minlstm-layer-norm", "mingru-positive", "minlstm-positive",
 }  # fmt: skip
 """Cells whose h may be anything, or the first part of whose state is no h."""
 
@@ -218,6 +219,24 @@ def test_saturation() -> None:
     assert found["forget"] == (0.0, 0.5)
     assert found["output"] == (1.0, 0.0)
     assert found["input"] == found["candidate"] == found["h"] == (0.0, 0.0)
+
+
+def test_saturation_of_the_layers_of_a_transition() -> None:
+    cell = make("dts-rnn")
+    with torch.no_grad():
+        for weight in cell.parameters():
+            weight.mul_(3.0)
+    trace = _traced(cell, 20, 16)
+    rows = {s.name: s for s in saturation(trace)}
+    assert list(rows) == ["h", "layer_1", "layer_2"]
+    weights, h = dict(cell.named_parameters()), torch.stack([s[0] for s in trace.states[:-1]])
+    to_1, to_2, _ = (h @ weights["W_hh"].t()).split(H, dim=2)
+    z_1 = torch.tanh(to_1 + trace.projected)
+    z_2 = torch.tanh(z_1 @ weights["W_2"].t() + weights["a_2"] + to_2)
+    for name, z in (("layer_1", z_1), ("layer_2", z_2)):
+        assert rows[name].low == pytest.approx(float((z < -0.95).double().mean()))
+        assert rows[name].high == pytest.approx(float((z > 0.95).double().mean()))
+        assert 0 < rows[name].low and 0 < rows[name].high  # type: ignore[operator]
 
 
 def _traced(cell: Cell, steps: int, rows: int) -> Trace:

@@ -121,10 +121,14 @@ class DeepTransition(Cell):
         return self.read(x if self.inputs is None else self.inputs.run(x, dtype), dtype)
 
     def step(self, projected: Tensor, state: CellState, product: Product) -> CellState:
+        return (self.layers_of(projected, state, product)[-1],)
+
+    def layers_of(self, projected: Tensor, state: CellState, product: Product) -> list[Tensor]:
+        """z_1, ..., z_L = h(t), each (B, H), of what ``step`` is given."""
         (h,) = state
         from_x = torch.split(projected, self._width, dim=1)
         from_h = torch.split(product("W_hh", h), self._width, dim=1)
-        z = h
+        z, found = h, []
         for layer in range(1, self.depth + 1):
             v = from_h[0] if layer == 1 else product(f"W_{layer}", z)
             if layer == 1 or self.input_to_all:
@@ -134,7 +138,8 @@ class DeepTransition(Cell):
             if layer > 1 and self.shortcuts:
                 v = v + from_h[layer - 1]
             z = self.units(v, getattr(self, f"rho_{layer}"))
-        return (z,)
+            found.append(z)
+        return found
 
     def emit(self, h: Tensor, x: Tensor, projected: Tensor, dtype: torch.dtype) -> Tensor:
         return h if self.outputs is None else self.outputs.run(h, dtype)
