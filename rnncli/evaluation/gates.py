@@ -114,8 +114,8 @@ def gate_size(cell: Cell, gate: str) -> int:
 
 
 def gate_range(cell: Cell, gate: str) -> Range | None:
-    """Between what the values of the gate called ``gate`` lie, which is not an LSTM's ``cell``; None
-    if they have no ends."""
+    """Between what the values of the gate called ``gate`` lie, which is not an LSTM's ``cell``.
+    None: they have no ends."""
     if isinstance(unwrapped(cell), DeepTransition):
         return cell.h_range
     return RANGES["tanh" if gate.startswith("candidate") else "sigmoid"]

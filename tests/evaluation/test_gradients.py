@@ -36,7 +36,7 @@ from rnncli.runtime import prepare
 from rnncli.sections import ModelConfig
 from rnncli.training.language_modelling import open_task
 from tests.helpers import tiny_model
-from tests.nn.cases import KINDS, H, make, random_input, randomize
+from tests.nn.cases import KINDS, make, random_input, randomize
 
 V, H, T = 5, 4, 8
 SLOPES = {
@@ -236,7 +236,7 @@ def test_saturation_of_the_layers_of_a_transition() -> None:
     for name, z in (("layer_1", z_1), ("layer_2", z_2)):
         assert rows[name].low == pytest.approx(float((z < -0.95).double().mean()))
         assert rows[name].high == pytest.approx(float((z > 0.95).double().mean()))
-        assert 0 < rows[name].low and 0 < rows[name].high  # type: ignore[operator]
+        assert rows[name].low and rows[name].high
 
 
 def _traced(cell: Cell, steps: int, rows: int) -> Trace:
