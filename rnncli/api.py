@@ -46,8 +46,10 @@ class Model:
     def weights(self) -> dict[str, torch.Tensor]:
         """Every matrix and bias by its name: ``stack.cells.0.W_xh`` (G, I), ``W_hh`` (G, H) and
         ``a`` (G,) of the first layer, as docs/cells.md has their rows, ``output.W_hy`` (V, H) and
-        ``output.b`` (V,), ``embedding.weight`` (V, E). Zoneout and deep transitions put ``cell.``
-        before a cell's own; a tied output has no W_hy. They are the model's own, not copies."""
+        ``output.b`` (V,), ``embedding.weight`` (V, E). Zoneout puts ``cell.`` before these names;
+        an LSTM or a GRU with ``transition_depth`` above 1 has ``cell.`` for its first step and
+        ``further.0.`` and so on for the others. A tied output has no W_hy. They are the model's
+        own, not copies."""
         return {name: weight.detach() for name, weight in self._loaded.model.named_parameters()}
 
     def score(self, lines: Sequence[str]) -> list[float]:

@@ -38,6 +38,8 @@ OPTIONS: dict[str, CellOption] = {
     "rounds": CellOption(low=0, high=64),
     "rank": CellOption(low=0),
     "heads": CellOption(low=1),
+    "forget_gate": CellOption(("sigmoid", "exp")),
+    "candidate": CellOption(("linear", "positive")),
     "window": CellOption(low=1, high=64),
     "pooling": CellOption(("f", "fo", "ifo")),
     "recurrent_vectors": CellOption(),
@@ -72,6 +74,7 @@ class CellRow:
 
 
 _NORM = {"layer_norm": False}
+_MINIMAL = {"candidate": "linear", **_NORM}
 _SIMPLE = {"nonlinearity": ("tanh", "sigmoid", "relu")}
 _LSTM = {"layer_norm": False, "coupled_gates": False, "projection_size": 0, "transition_depth": 1}
 _GRU = {"layer_norm": False, "transition_depth": 1}
@@ -138,7 +141,12 @@ CELLS: dict[str, CellRow] = {
         recurrent=False,
     ),
     "slstm": CellRow(
-        "slstm", "SLSTM", "sLSTM", "Beck et al. 2024, sec. 2.2", {"heads": 1, **_NORM}, forgets=True
+        "slstm",
+        "SLSTM",
+        "sLSTM",
+        "Beck et al. 2024, sec. 2.2",
+        {"heads": 1, "forget_gate": "sigmoid", **_NORM},
+        forgets=True,
     ),
     "echo-state": CellRow(
         "echo_state",
@@ -205,10 +213,10 @@ CELLS: dict[str, CellRow] = {
         forgets=True,
     ),
     "mingru": CellRow(
-        "minimal", "MinGRU", "minGRU", "Feng et al. 2024, sec. 3.1", _NORM, recurrent=False
+        "minimal", "MinGRU", "minGRU", "Feng et al. 2024, sec. 3.1", _MINIMAL, recurrent=False
     ),
     "minlstm": CellRow(
-        "minimal", "MinLSTM", "minLSTM", "Feng et al. 2024, sec. 3.2", _NORM, recurrent=False
+        "minimal", "MinLSTM", "minLSTM", "Feng et al. 2024, sec. 3.2", _MINIMAL, recurrent=False
     ),
     "qrnn": CellRow(
         "qrnn",

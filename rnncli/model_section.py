@@ -127,6 +127,8 @@ class ModelConfig:
     rounds: int | None = None
     rank: int | None = None
     heads: int | None = None
+    forget_gate: str | None = None
+    candidate: str | None = None
     window: int | None = None
     pooling: str | None = None
     recurrent_vectors: bool | None = None

@@ -225,9 +225,10 @@ def _mogrifier(cell: Cell, projected: Tensor, state: CellState, product: Product
 
 def _slstm(cell: Cell, projected: Tensor, state: CellState, product: Product) -> Gates:
     """Its gates are exponentials; what goes on of the old state is the share f n / (f n + i)."""
+    assert isinstance(cell, SLSTM)
     h, _, n, m = state
     i, f, z, o = (projected + product("W_hh", h)).chunk(4, dim=1)
-    kept = F.logsigmoid(f) + m + torch.log(n)
+    kept = cell.log_forget(f) + m + torch.log(n)
     return {
         "forget": torch.sigmoid(kept - i), "candidate": torch.tanh(z), "output": torch.sigmoid(o),
     }  # fmt: skip

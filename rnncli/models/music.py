@@ -113,7 +113,8 @@ class MusicModel(nn.Module):
     def hidden(self, inputs: Tensor, state: State, run_as: Run) -> tuple[Tensor, State]:
         """inputs: (T, B, K) -> h (T, B, H), from which the next frames follow, and the last state;
         no dropout."""
-        return self.stack(self.input(inputs, 0.0, run_as.dtype), state, run_as, None)
+        h, state = self.stack(self.input(inputs, 0.0, run_as.dtype), state, run_as, None)
+        return h, state
 
     def logits_of(self, h: Tensor, targets: Tensor, run_as: Run) -> Tensor:
         """h: (T, B, H), as ``hidden`` gives it -> the logits of ``targets`` (T, B, K)."""

@@ -192,6 +192,7 @@ def test_gates_make_the_next_state(kind: str, tmp_path: Path) -> None:
     [
         ("mogrifier", {"rounds": 3, "rank": 4}),
         ("slstm", {"heads": 2}),
+        ("slstm", {"forget_gate": "exp"}),
         ("rhn", {"transition_depth": 2}),
         ("rhn", {"transition_depth": 2, "coupled_gates": False}),
         ("qrnn", {"pooling": "f"}),

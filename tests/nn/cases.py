@@ -38,9 +38,11 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "gru-cho2014-layer-norm": ("gru-cho2014", {"layer_norm": True}),
     "mogrifier": ("mogrifier", {}),
     "mogrifier-low-rank": ("mogrifier", {"rounds": 3, "rank": 2, "coupled_gates": True}),
+    "mogrifier-layer-norm": ("mogrifier", {"layer_norm": True}),
     "indrnn": ("indrnn", {}),
     "slstm": ("slstm", {}),
     "slstm-heads": ("slstm", {"heads": 2}),
+    "slstm-exp": ("slstm", {"forget_gate": "exp"}),
     "echo-state": ("echo-state", {"leak": 0.3}),
     "dt-rnn": ("dt-rnn", {"transition_depth": 3}),
     "dt-rnn-maxout": ("dt-rnn", {"nonlinearity": "maxout", "maxout_pieces": 3}),
@@ -52,7 +54,9 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "rhn-uncoupled": ("rhn", {"transition_depth": 2, "coupled_gates": False}),
     "fs-rnn": ("fs-rnn", {"fast_layers": 3}),
     "mingru": ("mingru", {}),
+    "mingru-positive": ("mingru", {"candidate": "positive"}),
     "minlstm": ("minlstm", {}),
+    "minlstm-positive": ("minlstm", {"candidate": "positive"}),
     "qrnn-f": ("qrnn", {"pooling": "f", "window": 1}),
     "qrnn-fo": ("qrnn", {}),
     "qrnn-ifo": ("qrnn", {"pooling": "ifo", "window": 3}),
@@ -65,8 +69,11 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "dots-rnn-layer-norm": ("dots-rnn", {"layer_norm": True, "transition_input": "all"}),
     "rhn-layer-norm": ("rhn", {"layer_norm": True, "coupled_gates": False}),
     "fs-rnn-layer-norm": ("fs-rnn", {"layer_norm": True, "fast_layers": 3}),
+    "mingru-layer-norm": ("mingru", {"layer_norm": True}),
+    "minlstm-layer-norm": ("minlstm", {"layer_norm": True}),
     "qrnn-layer-norm": ("qrnn", {"layer_norm": True}),
     "sru-layer-norm": ("sru", {"layer_norm": True}),
+    "rg-lru-layer-norm": ("rg-lru", {"layer_norm": True}),
 }
 """Cells with their options, by names for tests."""
 

@@ -48,7 +48,7 @@ def test_kernels_and_hand_written_forms_run_no_cell_with_options(kind: str) -> N
     cell = make(kind)
     plain = {"lstm", "gru", "elman-tanh", "elman-relu", "irnn"}
     assert ("vendor" in engines(cell)) == (kind in plain)
-    by_hand = plain | {"elman-sigmoid", "gru-cho2014"}
+    by_hand = plain | {"elman-sigmoid", "gru-cho2014", "rhn", "rhn-uncoupled"}
     assert ("closed" in engines(cell)) == (kind in by_hand)
     forms = {"lstm": FastLSTM, "gru": FastGRU}
     forms |= {f"elman-{f}": FastElman for f in ("tanh", "sigmoid", "relu")}
@@ -181,10 +181,11 @@ def test_a_mogrifier_starts_near_the_lstm_and_rank_bounds_its_matrices() -> None
 # -- sLSTM ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("forget_gate", ["sigmoid", "exp"])
 @pytest.mark.parametrize("heads", [1, 2])
-def test_an_slstm_does_not_depend_on_its_stabiliser(heads: int) -> None:
+def test_an_slstm_does_not_depend_on_its_stabiliser(heads: int, forget_gate: str) -> None:
     """c, n and m stand for c e^m and n e^m: the same state, scaled otherwise."""
-    cell = cell_of("slstm", heads=heads)
+    cell = cell_of("slstm", heads=heads, forget_gate=forget_gate)
     x, (h, c, n, m) = random_input(cell, T, B)
     shift = torch.tensor([3.0, -2.0, 0.5, 10.0], dtype=torch.float64)
     other = (h, c * torch.exp(-shift), n * torch.exp(-shift), m + shift)
@@ -200,14 +201,27 @@ def test_an_slstm_survives_a_first_exponent_that_would_underflow() -> None:
     assert y.isfinite().all() and y[0].any()
 
 
-def test_an_slstm_survives_exponents_that_would_overflow() -> None:
-    cell = cell_of("slstm").float()
-    cell.a[:H] = 200.0
+@pytest.mark.parametrize(("forget_gate", "rows"), [("sigmoid", 1), ("exp", 1), ("exp", 2)])
+def test_an_slstm_survives_exponents_that_would_overflow(forget_gate: str, rows: int) -> None:
+    """Of the input gate, or of the forget gate, too."""
+    cell = cell_of("slstm", forget_gate=forget_gate).float()
+    cell.a[: rows * H] = 200.0
     x = torch.randn(T, B, I)
     y, last = run(cell, x, cell.zero_state(B), cell.step_weights(), engine="auto",
                   dtype=torch.float32)  # fmt: skip
     assert all(bool(part.isfinite().all()) for part in (y, *last))
     assert bool((y.abs() <= 1.0).all()) and y.abs().max() > 0.01
+
+
+def test_an_exponential_forget_gate_starts_where_a_sigmoid_one_does() -> None:
+    for bias in (None, 3.0, -2.0):
+        cells = (
+            make_cell(ModelConfig(cell="slstm", forget_gate=kind, forget_bias=bias), I, H)
+            for kind in ("sigmoid", "exp")
+        )
+        by_sigmoid, by_exp = (cell.a.detach()[H : 2 * H] for cell in cells)
+        assert by_sigmoid.tolist() == [1.0 if bias is None else bias] * H
+        torch.testing.assert_close(by_exp.exp(), by_sigmoid.sigmoid())
 
 
 def test_the_heads_of_an_slstm_are_strangers_to_each_other() -> None:
@@ -372,6 +386,9 @@ def test_weights_named_wrongly_are_refused_with_the_names_there_are() -> None:
         ({"cell": "lstm", "rounds": 3}, r"rounds: lstm has no such option.*mogrifier"),
         ({"cell": "lstm", "transition_depth": -1}, r"transition_depth: -1 is out of range"),
         ({"cell": "lstm", "transition_depth": 0}, r"transition_depth: 0 is out of range"),
+        ({"cell": "lstm", "forget_gate": "exp"}, r"forget_gate: lstm has no such option.*slstm"),
+        ({"cell": "slstm", "forget_gate": "relu"}, r"forget_gate: unknown value 'relu'.*exp"),
+        ({"cell": "gru", "candidate": "positive"}, r"candidate: gru has no .*: mingru, minlstm"),
         ({"cell": "echo-state", "leak": 1.5}, r"leak: 1.5 is out of range"),
         ({"cell": "indrnn", "nonlinearity": "maxout"}, r"nonlinearity: unknown value 'maxout'"),
         ({"cell": "gru-peephole"}, r"cell: unknown value 'gru-peephole'.*lstm-peephole"),

@@ -139,26 +139,36 @@ def test_what_stands_in_the_padding_changes_nothing(direction: str) -> None:
 
 @pytest.mark.parametrize(("kind", "engine"), engine_cases())
 def test_padded_sequences_of_every_cell_are_run_as_if_alone(kind: str, engine: str) -> None:
-    """In both directions, by every engine, from a state that is not zero; gradients too."""
+    """In both directions, by every engine, from a state that is not zero; the gradients of inputs
+    and weights are those of the reference."""
     config = cell_config(kind, layers=1, hidden_size=H, direction="bidirectional")
     stack = Stack(config, I).double().requires_grad_(True)
     randomize(stack)
     run_as = Run(engine, torch.float64)
-    found: list[Tensor] = []
+    x, wanted = inputs().requires_grad_(), dict(stack.named_parameters())
+    wanted["x"] = x
+    mask = (torch.arange(T).unsqueeze(1) < LENGTHS).unsqueeze(2)
+    state = State(tuple(random_input(cell, T, B, seed=5)[1] for cell in stack.layers))
+    weighing = torch.linspace(-1, 1, stack.output_size, dtype=torch.float64)
+    found = []
     for padding in (0.0, 100.0):
-        x = inputs().requires_grad_()
-        mask = (torch.arange(T).unsqueeze(1) < LENGTHS).unsqueeze(2)
-        state = State(tuple(random_input(cell, T, B, seed=5)[1] for cell in stack.layers))
         y, _ = stack(torch.where(mask, x, padding), state, run_as, None, LENGTHS)
-        weighed = y[mask.squeeze(2)] * torch.linspace(-1, 1, y.shape[2], dtype=torch.float64)
-        (gradient,) = torch.autograd.grad(weighed.sum(), x)
-        found += [y.detach()[mask.squeeze(2)], gradient]
-    assert torch.equal(found[0], found[2])
-    assert_equal(found[1], found[3])
-    assert not found[1].masked_select(~mask.expand_as(found[1])).any()
+        loss = (y[mask.squeeze(2)] * weighing).sum()
+        found.append((y, torch.autograd.grad(loss, list(wanted.values()))))
+    assert torch.equal(found[0][0][mask.squeeze(2)], found[1][0][mask.squeeze(2)])
+    loss = torch.zeros((), dtype=torch.float64)
+    reference = Run("reference", torch.float64)
     for row, length in enumerate(LENGTHS.tolist()):
-        alone, _ = run(stack, x[:length, row : row + 1], state.select(torch.tensor([row])))
+        part = state.select(torch.tensor([row]))
+        alone, _ = stack(x[:length, row : row + 1], part, reference, None)
         assert_equal(y[:length, row], alone[:, 0])
+        loss = loss + (alone * weighing).sum()
+    expected = torch.autograd.grad(loss, list(wanted.values()))
+    assert not expected[-1].masked_select(~mask.expand_as(x)).any()
+    for n, name in enumerate(wanted):
+        assert expected[n].any(), name
+        for _, gradients in found:
+            assert_equal(gradients[n], expected[n])
 
 
 def test_reverse_turns_each_sequence_by_itself() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -210,9 +211,15 @@ def test_indrnn_is_that_of_li_unit_by_unit(nonlinearity: str) -> None:
             assert y[t, 0, n].item() == pytest.approx(unit, abs=1e-10)
 
 
-@pytest.mark.parametrize(("kind", "heads"), [("slstm", 1), ("slstm-heads", 2)])
-def test_slstm_is_that_of_beck_without_its_stabiliser(kind: str, heads: int) -> None:
-    """Beck et al. 2024, eqs. 8 to 14, with plain exponentials and block diagonal matrices."""
+@pytest.mark.parametrize(
+    ("kind", "heads", "gate"),
+    [("slstm", 1, sigmoid), ("slstm-heads", 2, sigmoid), ("slstm-exp", 1, torch.exp)],
+)
+def test_slstm_is_that_of_beck_without_its_stabiliser(
+    kind: str, heads: int, gate: Callable[[Tensor], Tensor]
+) -> None:
+    """Beck et al. 2024, eqs. 8 to 14, with plain exponentials and block diagonal matrices; f by
+    either ``gate`` that eq. 13 has."""
     p, xs, (h, c, n, m), found = given(kind)
     c, n = c * m.exp(), n * m.exp()
     R = [
@@ -221,7 +228,7 @@ def test_slstm_is_that_of_beck_without_its_stabiliser(kind: str, heads: int) -> 
     for x, y in zip(xs, found, strict=True):
         W = x @ p["W_xh"].T + p["a"]
         i, f, z, o = (w + h @ r.T for w, r in zip(W.chunk(4, dim=1), R, strict=True))
-        i, f = torch.exp(i), sigmoid(f)
+        i, f = torch.exp(i), gate(f)
         c = f * c + i * tanh(z)
         n = f * n + i
         h = sigmoid(o) * c / n

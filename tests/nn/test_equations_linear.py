@@ -3,6 +3,7 @@ is run for all time steps at once is what is run step by step."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -36,27 +37,59 @@ def inputs(cell: Cell) -> tuple[Tensor, CellState]:
     return x.detach(), tuple(part.detach() for part in state)
 
 
-def test_mingru() -> None:
-    cell = make("mingru")
+def g(kind: str, v: Tensor) -> Tensor:
+    """v, or as the paper's app. B has it, value by value: v + 1/2 for v >= 0, else sigmoid(v)."""
+    if kind == "linear":
+        return v
+    values = [u + 0.5 if u >= 0 else 1 / (1 + math.exp(-u)) for u in v.flatten().tolist()]
+    return torch.tensor(values, dtype=v.dtype).view_as(v)
+
+
+CANDIDATES = pytest.mark.parametrize("candidate", ["linear", "positive"])
+
+
+@CANDIDATES
+def test_mingru(candidate: str) -> None:
+    cell = make("mingru", candidate=candidate)
     x, (h,) = inputs(cell)
     found, _ = outputs(cell, x, (h,))
     (W_z, W_h), (b_z, b_h) = cell.W_xh.chunk(2), cell.a.chunk(2)
     for t in range(T):
         z = torch.sigmoid(x[t] @ W_z.T + b_z)
-        h = (1 - z) * h + z * (x[t] @ W_h.T + b_h)
+        h = (1 - z) * h + z * g(candidate, x[t] @ W_h.T + b_h)
         assert_equal(found[t], h)
 
 
-def test_minlstm() -> None:
-    cell = make("minlstm")
+@CANDIDATES
+def test_minlstm(candidate: str) -> None:
+    cell = make("minlstm", candidate=candidate)
     x, (h,) = inputs(cell)
     found, _ = outputs(cell, x, (h,))
     (W_f, W_i, W_h), (b_f, b_i, b_h) = cell.W_xh.chunk(3), cell.a.chunk(3)
     for t in range(T):
         f = torch.sigmoid(x[t] @ W_f.T + b_f)
         i = torch.sigmoid(x[t] @ W_i.T + b_i)
-        h = f / (f + i) * h + i / (f + i) * (x[t] @ W_h.T + b_h)
+        h = f / (f + i) * h + i / (f + i) * g(candidate, x[t] @ W_h.T + b_h)
         assert_equal(found[t], h)
+
+
+@pytest.mark.parametrize("name", ["mingru", "minlstm"])
+def test_a_positive_candidate_is_the_scan_of_logarithms(name: str) -> None:
+    """Feng et al. 2024, app. B: log h(t) is a logcumsumexp, from a positive state."""
+    cell = make(name, candidate="positive")
+    x, (h,) = inputs(cell)
+    h = h.exp()
+    found, _ = outputs(cell, x, (h,))
+    *gates, v = (x @ cell.W_xh.T + cell.a).chunk(cell.gates, dim=-1)
+    if name == "mingru":
+        log_keep, log_write = -F.softplus(gates[0]), -F.softplus(-gates[0])
+    else:
+        difference = F.softplus(-gates[0]) - F.softplus(-gates[1])
+        log_keep, log_write = -F.softplus(difference), -F.softplus(-difference)
+    log_candidate = torch.where(v >= 0, (F.relu(v) + 0.5).log(), -F.softplus(-v))
+    kept = F.pad(log_keep.cumsum(0), (0, 0, 0, 0, 1, 0))
+    terms = torch.cat([h.log().unsqueeze(0), log_write + log_candidate]) - kept
+    assert_equal(found, (kept + terms.logcumsumexp(0))[1:].exp())
 
 
 def test_minlstm_with_both_gates_shut_is_still_a_number() -> None:
@@ -136,7 +169,8 @@ def test_a_recurrence_with_vectors_is_not_linear_and_has_no_scan() -> None:
 
 
 LINEAR = [
-    ("mingru", {}), ("minlstm", {}), ("sru", {}), ("rg-lru", {}),
+    ("mingru", {}), ("minlstm", {}), ("minlstm", {"candidate": "positive"}), ("sru", {}),
+    ("rg-lru", {}),
     ("qrnn", {"pooling": "f"}), ("qrnn", {"window": 3}), ("qrnn", {"pooling": "ifo"}),
 ]  # fmt: skip
 

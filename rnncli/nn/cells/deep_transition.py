@@ -28,8 +28,8 @@ class DeepTransition(Cell):
 
     ``shortcuts``: every layer above the first has a full matrix of its own from the state before,
     z_l = f(W_l z_(l-1) + S_l h(t-1) + a_l) (fig. 2b*). ``transition_input`` all: x(t) goes to every
-    layer, through rows of U of its own, as in the networks that the paper reports. With L = 1 this
-    is Elman's network.
+    layer, through rows of U of its own, as in the networks with shortcuts that the paper reports.
+    With L = 1 this is Elman's network.
 
     ``input_depth`` layers lie before U, ``output_depth`` layers of ``output_size`` units (0: H)
     between h(t) and what reads it; both are run for all time steps at once.

@@ -21,9 +21,13 @@ class SLSTM(Cell):
     two as exponents i~ and f~.
 
     c(t) = f * c(t-1) + i * tanh(z~);  n(t) = f * n(t-1) + i;  h(t) = sigmoid(o~) * c(t) / n(t),
-    with i = exp(i~) and f = sigmoid(f~) (eqs. 8 to 14; f may be an exponential too, the authors'
-    program has the sigmoid). So that no exponential overflows, c and n are kept divided by exp(m),
-    m(t) = max(log f + m(t-1), i~) (eqs. 15 to 17); h does not depend on m. State: h, c, n, m.
+    with i = exp(i~) and f = sigmoid(f~) (eqs. 8 to 14). So that no exponential overflows, c and n
+    are kept divided by exp(m), m(t) = max(log f + m(t-1), i~) (eqs. 15 to 17); h does not depend on
+    m. State: h, c, n, m.
+
+    ``forget_gate`` exp: f = exp(f~), the paper's other choice; the authors' program has the sigmoid
+    alone. f starts at sigmoid(``forget_bias``) with both, so that the bias of f~ starts at the
+    logarithm of that: at ``forget_bias`` itself every step would multiply the past by more than 1.
 
     ``heads``: units are divided among so many, and a unit sees of h only those of its own head; the
     recurrent matrices are block diagonal (sec. 2.2, memory mixing). W_hh (4H, H / heads) holds the
@@ -38,6 +42,7 @@ class SLSTM(Cell):
     ) -> None:
         super().__init__(config, options, input_size, hidden_size)
         self.heads: int = options["heads"]
+        self.forget_gate: str = options["forget_gate"]
         if hidden_size % self.heads:
             raise UsageError(
                 f"model.heads: {hidden_size} units do not divide into {self.heads} heads; "
@@ -63,6 +68,9 @@ class SLSTM(Cell):
     def reset_parameters(self, config: ModelConfig) -> None:
         super().reset_parameters(config)
         remember(self.a, 1, self.hidden_size, config)
+        if self.forget_gate == "exp" and config.forget_start is not None:
+            forget = self.a.data[self.hidden_size : 2 * self.hidden_size]
+            forget.copy_(F.logsigmoid(forget))
 
     def step_weights(self) -> dict[str, Tensor]:
         """W_hh with its zeros, (4H, H): for the few rows of a time step one large product is faster
@@ -78,9 +86,13 @@ class SLSTM(Cell):
         h, c, n, m = state
         i, f, z, o = (projected + product("W_hh", h)).chunk(4, dim=1)
         # Before the first step there is no sum, and no scale that it was kept in.
-        kept = torch.where(n > 0, F.logsigmoid(f) + m, i)
+        kept = torch.where(n > 0, self.log_forget(f) + m, i)
         m = torch.maximum(kept, i)
         i, f = torch.exp(i - m), torch.exp(kept - m)
         c = f * c + i * torch.tanh(z)
         n = f * n + i
         return torch.sigmoid(o) * c / n, c, n, m
+
+    def log_forget(self, f: Tensor) -> Tensor:
+        """f: (B, H), the sum f~ -> log f."""
+        return f if self.forget_gate == "exp" else F.logsigmoid(f)
