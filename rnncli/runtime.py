@@ -83,12 +83,17 @@ def begin_worker() -> None:
     torch.set_flush_denormal(True)
 
 
+def mkl_is_there() -> bool:
+    """Whether this build of torch multiplies by weights that MKL has reordered."""
+    return torch._C.has_mkl and hasattr(torch.ops.mkl, "_mkl_linear")
+
+
 @cache
 def mkl_is_faster() -> bool:
     """Whether float32 products are better left to MKL than to oneDNN: on Intel's processors, large
     ones by a few per cent, those of a time step by up to a half. By the processor's name alone, so
     that a run repeats itself."""
-    if not (torch._C.has_mkl and hasattr(torch.ops.mkl, "_mkl_linear")):
+    if not mkl_is_there():
         return False
     try:
         return "GenuineIntel" in Path("/proc/cpuinfo").read_text()

@@ -2,7 +2,7 @@
 
 A library reorders a weight into blocks in every product, which for the few rows of a time step
 costs as much as the product itself. Here the weight is reordered once, before the first step: by
-MKL for float32 on Intel's processors, where it is the faster, else by oneDNN.
+MKL for float32 on Intel's processors, where it is the faster, and for a single row, else by oneDNN.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnncli.runtime import mkl_is_faster
+from rnncli.runtime import mkl_is_faster, mkl_is_there
 
 
 class RepeatedProduct:
@@ -24,9 +24,9 @@ class RepeatedProduct:
         self._rows = rows
         self._by_mkl: Any = None
         self._by_onednn: Any = None
-        if weight.device.type != "cpu" or rows == 1:
+        if weight.device.type != "cpu":
             return
-        if weight.dtype == torch.float32 and mkl_is_faster():
+        if weight.dtype == torch.float32 and _left_to_mkl(rows):
             self._weight = weight.contiguous()
             self._by_mkl = torch.ops.mkl._mkl_reorder_linear_weight(self._weight, rows)
         elif weight.dtype in (torch.float32, torch.bfloat16) and _onednn_is_there():
@@ -51,6 +51,11 @@ class RepeatedProduct:
             return torch.addmm(y, x, self._weight.t())
         out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, y, self._by_onednn, None, "add")
         return out
+
+
+def _left_to_mkl(rows: int) -> bool:
+    """Whether float32 products of so many rows are left to MKL."""
+    return mkl_is_faster() or (rows == 1 and mkl_is_there())
 
 
 def _onednn_is_there() -> bool:
