@@ -40,6 +40,8 @@ TASKS = (
     "synthetic:adding",
     "synthetic:copy",
     "synthetic:order",
+    "synthetic:parity",
+    "synthetic:permutations",
     "synthetic:recall",
 )
 

@@ -14,7 +14,7 @@ from typer import Argument, Option
 from rnncli.cli.console import note, print_columns, print_json
 from rnncli.cli.models import require_text, text_of
 from rnncli.cli.train import parse_time
-from rnncli.config import Config, load_toml, parse_assignment
+from rnncli.config import TASKS, Config, load_toml, parse_assignment
 from rnncli.errors import RnncliError, UsageError
 from rnncli.heeded import require_rules
 
@@ -57,9 +57,7 @@ def compare(
         ),
     ] = None,
     seeds: Annotated[int, Option(metavar="N", min=1, help="Runs of each, for the spread.")] = 1,
-    task: Annotated[
-        str | None, _option("lm, translate, music, or synthetic:adding, copy, order, recall.")
-    ] = None,
+    task: Annotated[str | None, _option(f"{', '.join(TASKS)}.")] = None,
     valid: Annotated[
         str | None, _option("Validation text; else the last 5 % of the lines, 1 MB of much.")
     ] = None,

@@ -12,7 +12,7 @@ from typer import Argument, Option
 from rnncli.cell_table import CELLS
 from rnncli.cli.console import note
 from rnncli.cli.models import TRAINING_TEXT, require_text, text_of
-from rnncli.config import Config, parse_assignment
+from rnncli.config import TASKS, Config, parse_assignment
 from rnncli.errors import UsageError
 from rnncli.heeded import require_rules
 from rnncli.model_section import cell_names
@@ -50,7 +50,7 @@ def train(
     out: Annotated[Path | None, _option("Folder for the run.", "--out", "-o")] = None,
     task: Annotated[
         str | None,
-        _option("What to learn: lm, translate, music, or synthetic:adding, copy, order or recall."),
+        _option(f"What to learn: {', '.join(TASKS)}."),
     ] = None,
     source: Annotated[list[str] | None, _option("Lines to translate; with --target.")] = None,
     target: Annotated[list[str] | None, _option("Their translations, line by line.")] = None,

@@ -1,8 +1,9 @@
 """Problems in which the answer depends on what was read long before it, made from random numbers.
 
 ``lag`` is what the papers call T. From the last symbol that matters to the answer it is half of it
-at least in adding and order, the whole of it in copy and recall. The length of a sequence varies by
-a tenth where the paper has it so, and is the same within a batch.
+at least in adding and order, the whole of it in copy and recall; in parity and permutations, which
+ask for a state at every step, each symbol matters and T is the length. The length of a sequence
+varies by a tenth where the paper has it so, and is the same within a batch.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 import torch
@@ -190,6 +192,67 @@ class Recall(Problem):
         return _classes(stream, self.inputs, stream[:1])
 
 
+class Permutations(Problem):
+    """State tracking (after Merrill et al. 2024): T times two of five things change places, or none
+    do; after each time, in which of their 120 orders are they? That is the word problem of the
+    group S_5, which is not solvable (Barrington 1989), for words of its identity and transpositions
+    instead of all its elements. Every step counts for the loss."""
+
+    things = 5
+    about = "tell after every swap in which order the five things are"
+
+    def __init__(self, config: SyntheticConfig) -> None:
+        super().__init__(config)
+        n = self.things
+        self.orders = np.array(list(permutations(range(n))))
+        """(G, n), lexicographic, the identity first: which thing is at each place."""
+        moved = (self.orders != np.arange(n)).sum(1)
+        self.letters = np.flatnonzero(moved <= 2)
+        """(I,), the identity first: the orders that one letter of a word leads to."""
+        digits = n ** np.arange(n)[::-1]  # an order as a number, so that they ascend
+        self.products = np.searchsorted(self.orders @ digits, self.orders[:, self.orders] @ digits)
+        """(G, G): [p, q] is the order that p becomes by q, p[q[k]] at place k."""
+        self.inputs, self.outputs = len(self.letters), len(self.orders)
+        self.answers = config.lag
+        self.baseline = self._mean_entropy()
+
+    @property
+    def longest(self) -> int:
+        return self.config.lag
+
+    def _mean_entropy(self) -> float:
+        """Of the order after each step, in nats."""
+        before = self.products[:, self.letters]  # every letter is its own inverse
+        shares = np.eye(1, self.outputs)[0]
+        total = 0.0
+        for _ in range(self.answers):
+            shares = shares[before].mean(1)
+            total -= float((shares * np.log(np.maximum(shares, 1e-300))).sum())
+        return total / self.answers
+
+    def batch(self, rng: np.random.Generator, rows: int) -> Batch:
+        stream = rng.integers(0, self.inputs, (self.config.lag, rows))
+        orders, order = np.empty_like(stream), np.zeros(rows, np.int64)
+        for t, letter in enumerate(self.letters[stream]):
+            orders[t] = order = self.products[order, letter]
+        return _classes(stream, self.inputs, orders)
+
+    def _names(self, classes: Tensor) -> str:
+        """The last order."""
+        return "".join("ABCDE"[thing] for thing in self.orders[int(classes[-1])])
+
+
+class Parity(Permutations):
+    """After each of T bits, whether the ones so far are odd in number: the word problem of S_2, in
+    which a one is the swap."""
+
+    things = 2
+    about = "tell after every bit whether the ones so far are odd in number"
+
+    def _names(self, classes: Tensor) -> str:
+        return "odd" if classes[-1] else "even"
+
+
 def _classes(stream: np.ndarray, inputs: int, targets: np.ndarray) -> Batch:
     """stream: (T, B) of symbols, as one-hot vectors."""
     x = F.one_hot(torch.from_numpy(stream), inputs).to(torch.float32)
@@ -200,6 +263,8 @@ PROBLEMS: dict[str, type[Problem]] = {
     "adding": Adding,
     "copy": Copy,
     "order": Order,
+    "parity": Parity,
+    "permutations": Permutations,
     "recall": Recall,
 }
 

@@ -46,6 +46,21 @@ def test_a_plan(rnncli):
     assert re.search(r"^steps +10,000 \(training.max_steps\)$", out, re.M)
 
 
+@pytest.mark.parametrize(
+    ("task", "about"),
+    [
+        ("parity", "tell after every bit whether the ones so far are odd in number"),
+        ("permutations", "tell after every swap in which order the five things are"),
+    ],
+)
+def test_a_state_to_be_tracked(rnncli, tmp_path, task, about):
+    rnncli("--task", f"synthetic:{task}", "--lag", 12, "--out", "run", "--max-steps", 2)
+    assert f"task: {about}; sequences of up to 12 steps" in rnncli.err
+    scores = read_header(tmp_path / "run").scores
+    assert scores["valid_nats"] > 0.6
+    assert scores["valid_success"] < 0.5
+
+
 def test_what_does_not_go_together(rnncli, tmp_path):
     text = write_text(tmp_path / "text.txt")
     for arguments, message in (

@@ -36,6 +36,7 @@ def config(name: str, **more) -> Config:
         ("adding", {"model__cell": "lstm", "optimizer__lr": 0.01, "model__hidden_size": 24}),
         ("copy", {"model__cell": "gru", "synthetic__symbols": 1, "synthetic__categories": 2}),
         ("order", {"model__cell": "elman", "training__valid_every_steps": 4}),
+        ("parity", {"model__cell": "elman"}),
         ("recall", {"model__cell": "mingru", "synthetic__categories": 3}),
     ],
 )
@@ -85,6 +86,7 @@ def test_the_kept_model_is_the_one_that_solved_it(tmp_path):
         ("adding", {"model__cell": "lstm", "regularization__dropout": 0.2}),
         ("order", {"model__cell": "elman", "regularization__omega": 0.5, "model__layers": 2}),
         ("copy", {"model__cell": "gru", "regularization__weight_noise": 0.05}),
+        ("permutations", {"model__cell": "gru", "model__direction": "bidirectional"}),
         ("recall", {"model__direction": "bidirectional", "regularization__weight_drop": 0.2}),
     ],
 )
