@@ -2,7 +2,7 @@
 
     python benchmarks/long_lags.py                 # cells: some 20 minutes on two cores
     python benchmarks/long_lags.py --remedies      # what helps a simple network: as long
-    python benchmarks/long_lags.py --tasks copy recall --seeds 1 2 3
+    python benchmarks/long_lags.py --tasks recall parity --seeds 1 2 3
     python benchmarks/long_lags.py --quick         # a minute: is everything in order?
 
 Every attempt is a run of ``rnncli train --task synthetic:NAME --lag N`` with the settings printed
@@ -73,6 +73,7 @@ REMEDIES: dict[str, dict[str, Any]] = {
         **PLAIN, "optimizer.clip_norm": 0.0, "optimizer.clip_value": 0.01,
     },
     "orthogonal start": ORTHOGONAL,
+    "orthogonal start, radius 0.95": {**ORTHOGONAL, "model.spectral_radius": 0.95},
     "identity start": {**PLAIN, "model.recurrent_init": "identity", "model.recurrent_scale": 1.0},
     "sparse start, radius 0.95": {
         **PLAIN, "model.recurrent_init": "sparse", "model.recurrent_connections": 15,
