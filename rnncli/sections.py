@@ -223,7 +223,7 @@ class TrainingConfig:
     weights are the first ones; None: fresh weights. The best model is the one of the lowest
     validation ``loss``, or of the best of the other scores that a task has (``best_by``); the
     models of the last ``keep_models`` validations stay beside it (0: none). ``engine`` measured:
-    the fastest one by a few steps at the beginning, by whose name a run is saved."""
+    the fastest one by a few steps at the beginning, which the run keeps when it is resumed."""
 
     epochs: int = 10
     max_steps: int = 0

@@ -83,7 +83,10 @@ def log_cache(
     keys, words = torch.cat([keys, h]), torch.cat([words, targets])
     age = torch.arange(T, device=h.device)[:, None] + K - torch.arange(K + T, device=h.device)
     outside = (age < 1) | (age > config.window)
-    logits = (config.theta * (h @ keys.t())).double().masked_fill_(outside, -math.inf)
+    keys = keys.to(torch.promote_types(h.dtype, torch.float32))  # exponents need the digits
+    logits = (
+        (config.theta * (h.to(keys.dtype) @ keys.t())).double().masked_fill_(outside, -math.inf)
+    )
     total = torch.logsumexp(logits, 1)
     logits.masked_fill_(targets[:, None] != words, -math.inf)
     return torch.logsumexp(logits, 1) - total

@@ -10,33 +10,43 @@ import torch
 
 from rnncli.config import Config
 from rnncli.errors import UsageError
+from rnncli.nn.cells import Cell
+from rnncli.nn.recurrence.recorded import forget
 from rnncli.nn.stack import Stack
 from rnncli.sections import ENGINES, MEASURED
 from rnncli.training.task import Task
 
 WARM_UPS = 3
-"""Steps before those that count; on a CUDA device the last of them records the loops."""
-ROUNDS = 5
-SECONDS = 2.0
-"""Rounds end once a candidate has taken so long, so that a large model costs a few steps each."""
+"""Turns before those that count; on a CUDA device loops are recorded in them."""
+TURNS = 8
+SECONDS = 8.0
+"""Turns end after so long, or after a tenth of the run's time."""
+WORTH_IT = 0.97
+"""``auto``, which chooses for each layer by itself, stays unless this share of its time is enough
+for another one."""
 
 
-def settle_engine(config: Config, task: Task) -> tuple[Config, tuple[str, ...]]:
-    """``config`` with the fastest engine for ``task`` by name in place of "measured", which
-    ``task`` then runs by; and what was found, in words. A configuration with another engine stays.
+def settle_engine(config: Config, task: Task, found: str | None) -> tuple[str, ...]:
+    """Where ``config`` says "measured", let ``task`` run by the engine that is the fastest for it;
+    returns what was measured, in words. ``found``: the one that the run had before.
 
-    Each engine that all layers have makes the same steps in turn, forward and backward; the median
-    decides. Nothing that is random later on depends on it.
+    Each engine that all layers have runs the first pieces of an epoch in turn, forward and
+    backward. Nothing that is random later on depends on it.
     """
     if config.training.engine != MEASURED:
-        return config, ()
-    candidates = [name for name in ENGINES if _fits(name, config, task)]
-    seconds = _take_turns(task, candidates)
+        return ()
+    if found is not None:
+        task.run_as = replace(task.run_as, engine=found)
+        return ()
+    names = [name for name in ENGINES if _fits(name, config, task)]
+    limit = min(SECONDS, 0.1 * (config.training.max_seconds or SECONDS / 0.1))
+    seconds = _take_turns(task, names, limit)
     best = min(seconds, key=lambda name: seconds[name])
+    if seconds[best] > WORTH_IT * seconds.get("auto", float("inf")):
+        best = "auto"
     task.run_as = replace(task.run_as, engine=best)
-    each = ", ".join(f"{name} {1000 * seconds[name]:.1f} ms" for name in candidates)
-    note = f"engine: {best}, measured on batches of this run ({each})"
-    return config.with_values({"training.engine": best}), (note,)
+    each = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in seconds.items())
+    return (f"engine: {best}, measured on batches of this run ({each})",)
 
 
 def _fits(name: str, config: Config, task: Task) -> bool:
@@ -53,28 +63,43 @@ def _fits(name: str, config: Config, task: Task) -> bool:
     return True
 
 
-def _take_turns(task: Task, names: list[str]) -> dict[str, float]:
-    """Median seconds of a forward and backward pass by each engine."""
+def _take_turns(task: Task, names: list[str], limit: float) -> dict[str, float]:
+    """Median seconds of a forward and backward pass by each engine, without those for which there
+    is no memory. Ends after ``limit`` seconds, or one turn."""
     device = task.runtime.device
-    found: dict[str, list[float]] = {name: [] for name in names}
     cuda = [device] if device.type == "cuda" else []
+    found: dict[str, list[float]] = {name: [] for name in names}
+    began = time.monotonic()
     with torch.random.fork_rng(cuda):
         task.begin_epoch(0)
-        for turn in range(WARM_UPS + ROUNDS):
-            for name in names:
-                began = time.monotonic()
-                _step(task, name)
-                if cuda:
-                    torch.cuda.synchronize()
-                found[name].append(time.monotonic() - began)
-            if turn >= WARM_UPS and max(sum(times) for times in found.values()) > SECONDS:
+        for turn in range(TURNS):
+            for name in list(found):
+                try:
+                    found[name].append(_time(task, name, turn % max(1, task.pieces)))
+                except torch.OutOfMemoryError:
+                    del found[name]
+            if time.monotonic() - began > limit:
                 break
     task.model.zero_grad(set_to_none=True)
-    return {name: statistics.median(times[WARM_UPS:]) for name, times in found.items()}
+    for module in task.model.modules():
+        if isinstance(module, Cell):
+            forget(module)
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+    return {
+        name: statistics.median(times[min(WARM_UPS, len(times) - 1) :])
+        for name, times in found.items()
+    }
 
 
-def _step(task: Task, engine: str) -> None:
-    """The first piece of an epoch, as a step runs it."""
+def _time(task: Task, engine: str, piece: int) -> float:
+    """Seconds of ``piece``, as a step runs it."""
     task.run_as = replace(task.run_as, engine=engine)
-    task.loss(0, sampled=False).objective.backward()  # type: ignore[no-untyped-call]
+    began = time.monotonic()
+    objective = task.loss(piece, sampled=False).objective
+    if objective.requires_grad:  # else there was nothing to learn from
+        objective.backward()  # type: ignore[no-untyped-call]
     task.accept(carry=False)
+    if task.runtime.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.monotonic() - began

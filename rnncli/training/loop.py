@@ -158,7 +158,7 @@ class Loop:
             valid_tokens=self.task.valid_tokens,
             steps_an_epoch=steps_an_epoch,
             total_steps=min(total, default=0),
-            engine=training.engine,
+            engine=self.task.run_as.engine,
             machine=machine_name,
             resumed_step=self.resumed_step,
             notes=notes,

@@ -18,7 +18,7 @@ from rnncli.nn.cells import Cell
 from rnncli.nn.layered_cell import LayeredCell
 from rnncli.nn.stack import Stack
 from rnncli.runtime import Runtime
-from rnncli.sections import ModelConfig
+from rnncli.sections import MEASURED, ModelConfig
 from rnncli.training.engine import settle_engine
 from rnncli.training.loop import VALIDATION_COST, Loop
 from rnncli.training.run_folder import RunFolder
@@ -47,7 +47,7 @@ def plan(config: Config) -> list[Row]:
     task = open_task(config, start.tokenizers if start else (), runtime, None)
     if start is not None:
         start.fill(task.model)
-    config, measured = settle_engine(config, task)
+    measured = settle_engine(config, task, None)
     with tempfile.TemporaryDirectory() as scratch:  # a step that is not finite is recorded there
         loop = Loop(config, task, RunFolder(Path(scratch)), StopSignals(), time.monotonic())
         pieces = math.ceil(task.pieces / training.accumulate)
@@ -159,9 +159,11 @@ def _memory_rows(config: Config, task: Task, loop: Loop, runtime: Runtime) -> li
     }
     parts = ", ".join(f"{name} {_size(size)}" for name, size in rows.items())
     peak = _size(machine.peak_bytes(runtime.device))
+    measured = config.training.engine == MEASURED and runtime.device.type == "cpu"
+    timed = "all that was timed, every engine" if measured else "the timed steps"
     return [
         ("memory", f"about {_size(sum(rows.values()))}: {parts}"),
-        ("memory in all", f"{peak} at most in the timed steps (measured)"),
+        ("memory in all", f"{peak} at most in {timed} (measured)"),
     ]
 
 

@@ -52,7 +52,7 @@ def train(
             start.fill(task.model)
             notes = (*notes, start.note)
         place.describe_data(task)
-        config, measured = settle_engine(config, task)
+        measured = settle_engine(config, task, None if saved is None else saved.engine)
         # Reading the text may take long and has nothing to save: until here a signal ends it.
         with StopSignals() as stop:
             loop = Loop(config, task, place, stop, began)

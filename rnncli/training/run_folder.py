@@ -113,6 +113,12 @@ class SavedRun:
         """The one that the run began with: what ``auto`` means is measured, and must not change."""
         return str(self.values.get("precision", config.training.precision))
 
+    @property
+    def engine(self) -> str | None:
+        """The one that the run began with, for what "measured" was then."""
+        found = self.values.get("engine")
+        return None if found is None else str(found)
+
     def tokenizers(self) -> tuple[Tokenizer, ...]:
         """That of the run, and that of a source with a vocabulary of its own; none without text."""
         found = []
@@ -340,6 +346,7 @@ class RunFolder:
             **{f"{name}_kind": one.kind if one else "" for name, one in tokenizers.items()},
             "config": loop.config.to_dict(),
             "precision": str(loop.task.runtime.dtype).removeprefix("torch."),
+            "engine": loop.task.run_as.engine,
             "train_sha256": self.train_sha256,
             "valid_sha256": self.valid_sha256,
             "step": loop.step,

@@ -181,6 +181,11 @@ def recordings(cell: Cell) -> int:
     return len(_RECORDINGS[cell].recordings) if cell in _RECORDINGS else 0
 
 
+def forget(cell: Cell) -> None:
+    """Give the memory of all recordings of ``cell`` back."""
+    _RECORDINGS.pop(cell, None)
+
+
 def run_recorded(
     loop: Runner, cell: Cell, projected: Tensor, state: CellState, weights: Mapping[str, Tensor],
     dtype: torch.dtype,
