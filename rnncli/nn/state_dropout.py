@@ -35,10 +35,15 @@ class StateDropout(Wrapper):
         return self.cell.step(projected, state, dropped)
 
     def _dropped(self, name: str, v: Tensor) -> Tensor:
+        return v * self.mask(name, v)
+
+    def mask(self, name: str, v: Tensor) -> Tensor:
+        """Of the part of the state that the matrix ``name`` of the inner cell multiplies, (B, H) as
+        ``v`` is."""
         part = (*_part(name), v.shape[1])
         if part not in self._masks:
             self._masks[part] = keep_mask(v.shape, self.rate, v)
-        return v * self._masks[part]
+        return self._masks[part]
 
 
 def _part(name: str) -> tuple[str, str]:

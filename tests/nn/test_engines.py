@@ -8,6 +8,7 @@ import torch
 from rnncli.cell_table import CELLS
 from rnncli.errors import UsageError
 from rnncli.nn.recurrence import engines, fastest, require_engine, run
+from rnncli.nn.state_dropout import StateDropout
 from tests.nn.cases import (
     KINDS,
     H,
@@ -31,6 +32,24 @@ def test_equals_the_reference(kind: str, engine: str, T: int, B: int) -> None:
     for name, tensor in expected.items():
         assert tensor.abs().max() > 0, name
         assert_equal(found[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [("rhn", ["closed"]), ("rhn-uncoupled", ["closed"]), ("rhn-layer-norm", []), ("gru", [])],
+)
+def test_a_state_of_which_units_are_dropped(kind: str, more: list[str]) -> None:
+    """The same units by every engine that has them at all."""
+    cell = make(kind)
+    names = engines(StateDropout(cell, 0.4))
+    assert names == ("reference", "deferred", *more)
+    found = []
+    for engine in names:
+        torch.manual_seed(1)
+        found.append(everything(StateDropout(cell, 0.4), engine, 7, 3))
+    for one in found[1:]:
+        for name, tensor in found[0].items():
+            assert_equal(one[name], tensor)
 
 
 @pytest.mark.parametrize("kind", sorted({kind for kind, _ in CASES}))

@@ -37,6 +37,7 @@ from rnncli.nn.recurrence.deferred import DeferredProducts
 from rnncli.nn.recurrence.recorded import may_record, run_recorded
 from rnncli.nn.recurrence.scan import run_scan
 from rnncli.nn.state import CellState
+from rnncli.nn.state_dropout import StateDropout
 
 
 def run(
@@ -63,7 +64,7 @@ def run(
     if engine == "closed" and type(cell) is LSTM:
         return run_closed_lstm(cell, x, state, weights, dtype)
     projected = cell.project(x, state, dtype)
-    loop = CLOSED[type(cell)] if engine == "closed" else LOOPS[engine]
+    loop = CLOSED[_kind(cell)] if engine == "closed" else LOOPS[engine]
     if engine != "reference" and may_record(cell, projected):
         h, last = run_recorded(loop, cell, projected, state, weights, dtype)
     else:
@@ -76,7 +77,7 @@ def engines(cell: Cell) -> tuple[str, ...]:
     names = ["reference", "deferred"]
     if isinstance(cell, LinearCell):
         names.append("scan")
-    if type(cell) is LSTM or type(cell) in CLOSED:
+    if type(cell) is LSTM or _kind(cell) in CLOSED:
         names.append("closed")
     if vendor.has_kernel(cell):
         names.append("vendor")
@@ -93,7 +94,7 @@ def fastest(cell: Cell, dtype: torch.dtype, device: torch.device) -> str:
     if isinstance(cell, LinearCell):
         return "scan"
     training, on_cpu = torch.is_grad_enabled(), device.type == "cpu"
-    by_hand = type(cell) in CLOSED
+    by_hand = _kind(cell) in CLOSED
     if not vendor.has_kernel(cell):
         return ("closed" if by_hand else "deferred") if training else "reference"
     if on_cpu and training and by_hand:
@@ -102,6 +103,14 @@ def fastest(cell: Cell, dtype: torch.dtype, device: torch.device) -> str:
     if on_cpu and type(cell) is LSTM and dtype == torch.bfloat16 and (H > 512 or H % 32):
         return "closed"
     return "vendor"
+
+
+def _kind(cell: Cell) -> type[Cell]:
+    """The class of ``cell``, by which it has a closed form; of a recurrent highway network also
+    where some units of the state are dropped."""
+    if isinstance(cell, StateDropout) and type(cell.cell) is RecurrentHighway:
+        return RecurrentHighway
+    return type(cell)
 
 
 def require_engine(cell: Cell, engine: str) -> None:

@@ -18,6 +18,7 @@ from rnncli.nn.cells.base import Cell
 from rnncli.nn.cells.recurrent_highway import RecurrentHighway
 from rnncli.nn.recurrence.products import RepeatedProduct
 from rnncli.nn.state import CellState
+from rnncli.nn.state_dropout import StateDropout
 
 
 class _Highway(torch.autograd.Function):
@@ -29,10 +30,11 @@ class _Highway(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, projected: Tensor, s0: Tensor, coupled: bool, dtype: torch.dtype, *layers: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """projected: (T, B, G), s0: (B, H), layers: W_hh and R_2, ..., R_L, each (G, H), then a_2,
-        ..., a_L, each (G,)."""
+        ctx: Any, projected: Tensor, s0: Tensor, mask: Tensor | None, coupled: bool,
+        dtype: torch.dtype, *layers: Tensor,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """projected: (T, B, G), s0 and ``mask`` of what is multiplied: (B, H), layers: W_hh and
+        R_2, ..., R_L, each (G, H), then a_2, ..., a_L, each (G,)."""
         (T, B, G), H, L = projected.shape, s0.shape[1], (len(layers) + 1) // 2
         matrices = [_double(W.detach().to(dtype), 0, H) for W in layers[:L]]
         products = [RepeatedProduct(W, B) for W in matrices]
@@ -44,7 +46,7 @@ class _Highway(torch.autograd.Function):
         for t, p in enumerate(_double(projected, 2, H)):
             of_step = zip(products, (p, *biases), s[t], gates[t], operands[:, t], strict=True)
             for product, summand, after, gate, operand in of_step:
-                operand.copy_(below)
+                operand.copy_(below if mask is None else below * mask)
                 torch.add(summand, product(operand), out=gate).sigmoid_()
                 candidate, transform, *others = gate.split(H, dim=1)
                 torch.add(candidate, candidate, out=h).sub_(1)
@@ -53,14 +55,14 @@ class _Highway(torch.autograd.Function):
                 else:
                     torch.mul(h, transform, out=after).addcmul_(below, others[0])
                 below = after
-        ctx.save_for_backward(s0, s, gates, operands, *matrices)
+        ctx.save_for_backward(s0, mask, s, gates, operands, *matrices)
         ctx.coupled, ctx.weight_types = coupled, [W.dtype for W in layers[:L]]
         return s[:, -1], below.clone()
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:
         dy, ds = outputs
-        s0, s, gates, operands, *matrices = ctx.saved_tensors
+        s0, mask, s, gates, operands, *matrices = ctx.saved_tensors
         (T, L, B, G), H = gates.shape, s0.shape[1]
         back = [RepeatedProduct(W.t().contiguous(), B) for W in matrices]
         d_projected = gates.new_empty(T, B, G)
@@ -87,16 +89,19 @@ class _Highway(torch.autograd.Function):
                 sums = slopes[layer]
                 sums.view(B, G // H, H).mul_(ds.unsqueeze(1))
                 operand = d[layer, t].copy_(sums)
-                ds = torch.addcmul(back[layer](operand).to(ds.dtype), ds, carry[layer])
+                through = back[layer](operand).to(ds.dtype)
+                if mask is not None:
+                    through.mul_(mask)
+                ds = torch.addcmul(through, ds, carry[layer])
             d_projected[t] = slopes[0]
         dW = [
             _double((d[n].flatten(0, 1).t() @ operands[n].flatten(0, 1)).to(like), 0, H)
-            if ctx.needs_input_grad[4 + n]
+            if ctx.needs_input_grad[5 + n]
             else None
             for n, like in enumerate(ctx.weight_types)
         ]
         da = [_double(d[n].sum((0, 1), dtype=gates.dtype), 0, H) for n in range(1, L)]
-        return _double(d_projected, 2, H), ds, None, None, *dW, *da
+        return _double(d_projected, 2, H), ds, None, None, None, *dW, *da
 
 
 def _double(x: Tensor, dim: int, first: int) -> Tensor:
@@ -110,10 +115,13 @@ def run_closed_highway(
     cell: Cell, projected: Tensor, state: CellState, weights: Mapping[str, Tensor],
     dtype: torch.dtype,
 ) -> tuple[Tensor, CellState]:  # fmt: skip
-    """As ``rnncli.nn.recurrence.run_reference``."""
+    """As ``rnncli.nn.recurrence.run_reference``; ``cell`` may be a ``StateDropout`` of one."""
+    mask: Tensor | None = None
+    if isinstance(cell, StateDropout):
+        cell, mask = cell.cell, cell.mask("W_hh", state[0])
     highway = cast(RecurrentHighway, cell)
     biases = (getattr(cell, f"a_{n}") for n in range(2, highway.depth + 1))
     y, s = _Highway.apply(  # type: ignore[no-untyped-call]
-        projected, *state, highway.coupled, dtype, *weights.values(), *biases
+        projected, *state, mask, highway.coupled, dtype, *weights.values(), *biases
     )
     return y, (s,)
