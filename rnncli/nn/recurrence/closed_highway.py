@@ -118,7 +118,8 @@ def run_closed_highway(
     """As ``rnncli.nn.recurrence.run_reference``; ``cell`` may be a ``StateDropout`` of one."""
     mask: Tensor | None = None
     if isinstance(cell, StateDropout):
-        cell, mask = cell.cell, cell.mask("W_hh", state[0])
+        mask = cell.mask("W_hh", state[0])
+        cell = cell.cell
     highway = cast(RecurrentHighway, cell)
     biases = (getattr(cell, f"a_{n}") for n in range(2, highway.depth + 1))
     y, s = _Highway.apply(  # type: ignore[no-untyped-call]
