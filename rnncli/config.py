@@ -118,7 +118,9 @@ class Config:
         require_heeded(self.task, vars(self))
         if self.regularization.omega:
             self._check_omega()
-        looped = ("auto", "reference", "deferred")
+        looped = ["auto", "reference", "deferred"]
+        if set(self.model.all_cell_names()) == {"rhn"}:
+            looped.append("closed")
         if self.regularization.dropout_state and self.training.first_engine not in looped:
             raise UsageError(
                 f"regularization.dropout_state: the engine {self.training.engine!r} multiplies by "

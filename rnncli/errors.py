@@ -75,3 +75,12 @@ def choices_hint(value: str, choices: Iterable[str]) -> str:
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
     guess = f"; did you mean {near[0]!r}?" if near else "."
     return f"{guess} Choices: {', '.join(names)}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory, here or on a device, as Python or torch says it."""
+    text = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in text or "allocate memory" in text)  # torch's, CUDA and CPU
+    )

@@ -17,7 +17,15 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rnncli import __version__
-from rnncli.errors import ClosedPipe, Interrupted, RnncliError, Terminated, UsageError, choices_hint
+from rnncli.errors import (
+    ClosedPipe,
+    Interrupted,
+    RnncliError,
+    Terminated,
+    UsageError,
+    choices_hint,
+    is_out_of_memory,
+)
 
 if TYPE_CHECKING:
     import typer
@@ -170,10 +178,7 @@ def _describe(error: BaseException) -> tuple[int, str]:
     if isinstance(error, OSError):
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return 74, f"error: {where}{error.strerror or text}"
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and ("out of memory" in text or "allocate memory" in text)  # torch's, CUDA and CPU
-    ):
+    if is_out_of_memory(error):
         return 1, "error: not enough memory; a smaller --batch-size, --bptt or model needs less"
     first = text.splitlines()[0] if text else "no message"
     return 1, (

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from rnncli.config import Config
-from rnncli.errors import UsageError
+from rnncli.errors import UsageError, is_out_of_memory
 from rnncli.nn.cells import Cell
 from rnncli.nn.recurrence.recorded import forget
 from rnncli.nn.stack import Stack
@@ -19,6 +19,8 @@ from rnncli.training.task import Task
 WARM_UPS = 3
 """Turns before those that count; on a CUDA device loops are recorded in them."""
 TURNS = 8
+FEWEST = 2
+"""With fewer turns that count nothing is known, and ``auto`` stays."""
 SECONDS = 8.0
 """Turns end after so long, or after a tenth of the run's time."""
 WORTH_IT = 0.97
@@ -41,6 +43,9 @@ def settle_engine(config: Config, task: Task, found: str | None) -> tuple[str, .
     names = [name for name in ENGINES if _fits(name, config, task)]
     limit = min(SECONDS, 0.1 * (config.training.max_seconds or SECONDS / 0.1))
     seconds = _take_turns(task, names, limit)
+    if not seconds:
+        task.run_as = replace(task.run_as, engine="auto")
+        return ("engine: auto; a step takes too long for a measurement of the others",)
     best = min(seconds, key=lambda name: seconds[name])
     if seconds[best] > WORTH_IT * seconds.get("auto", float("inf")):
         best = "auto"
@@ -65,7 +70,8 @@ def _fits(name: str, config: Config, task: Task) -> bool:
 
 def _take_turns(task: Task, names: list[str], limit: float) -> dict[str, float]:
     """Median seconds of a forward and backward pass by each engine, without those for which there
-    is no memory. Ends after ``limit`` seconds, or one turn."""
+    is no memory; none where ``limit`` seconds are too few. Raises RuntimeError where there is
+    memory for no engine."""
     device = task.runtime.device
     cuda = [device] if device.type == "cuda" else []
     found: dict[str, list[float]] = {name: [] for name in names}
@@ -76,7 +82,9 @@ def _take_turns(task: Task, names: list[str], limit: float) -> dict[str, float]:
             for name in list(found):
                 try:
                     found[name].append(_time(task, name, turn % max(1, task.pieces)))
-                except torch.OutOfMemoryError:
+                except RuntimeError as error:
+                    if not is_out_of_memory(error) or len(found) == 1:
+                        raise
                     del found[name]
             if time.monotonic() - began > limit:
                 break
@@ -86,10 +94,10 @@ def _take_turns(task: Task, names: list[str], limit: float) -> dict[str, float]:
             forget(module)
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    return {
-        name: statistics.median(times[min(WARM_UPS, len(times) - 1) :])
-        for name, times in found.items()
-    }
+    counted = {name: times[WARM_UPS:] for name, times in found.items()}
+    if any(len(times) < FEWEST for times in counted.values()):
+        return {}
+    return {name: statistics.median(times) for name, times in counted.items()}
 
 
 def _time(task: Task, engine: str, piece: int) -> float:

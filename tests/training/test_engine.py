@@ -111,7 +111,7 @@ def test_noise_does_not_choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
     def full(task: Task, engine: str, piece: int) -> float:
         if engine != "auto":
-            raise torch.OutOfMemoryError
+            raise torch.OutOfMemoryError("CUDA out of memory")
         return time_one(task, engine, piece)
 
     monkeypatch.setattr(module, "_time", full)

@@ -89,12 +89,13 @@ def fastest(cell: Cell, dtype: torch.dtype, device: torch.device) -> str:
 
     On a processor the library's loops for Elman and GRU are slower than those written by hand;
     oneDNN's LSTM is the fastest in float32, and in bfloat16 up to some 512 units, for multiples of
-    32.
+    32. On a GPU recurrent highway networks are left to the deferred loop, since their closed form
+    has not been measured there.
     """
     if isinstance(cell, LinearCell):
         return "scan"
     training, on_cpu = torch.is_grad_enabled(), device.type == "cpu"
-    by_hand = _kind(cell) in CLOSED
+    by_hand = _kind(cell) in CLOSED and (on_cpu or _kind(cell) is not RecurrentHighway)
     if not vendor.has_kernel(cell):
         return ("closed" if by_hand else "deferred") if training else "reference"
     if on_cpu and training and by_hand:
