@@ -3,7 +3,8 @@
 reference   a plain loop under autograd; the others are tested against it
 deferred    the same loop, weight gradients formed once after the last step
 scan        recurrences that are linear in their state
-closed      forward and backward written by hand (Elman, LSTM, GRU in both forms, RHN)
+closed      forward and backward written by hand (Elman, LSTM, GRU in both forms, RHN, deep
+            transitions)
 vendor      the library's fused kernels (oneDNN, cuDNN) where the cell has one
 
 On a CUDA device deferred, scan and closed (not the LSTM's) are recorded and replayed
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from rnncli.errors import UsageError
 from rnncli.nn.cells.base import Cell
+from rnncli.nn.cells.deep_transition import DeepTransition
 from rnncli.nn.cells.elman import Elman
 from rnncli.nn.cells.gru import GRU, GRUCho2014
 from rnncli.nn.cells.linear import LinearCell
@@ -33,6 +35,7 @@ from rnncli.nn.recurrence.closed import (
 )
 from rnncli.nn.recurrence.closed_highway import run_closed_highway
 from rnncli.nn.recurrence.closed_lstm import run_closed_lstm
+from rnncli.nn.recurrence.closed_transition import has_closed_transition, run_closed_transition
 from rnncli.nn.recurrence.deferred import DeferredProducts
 from rnncli.nn.recurrence.recorded import may_record, run_recorded
 from rnncli.nn.recurrence.scan import run_scan
@@ -89,13 +92,13 @@ def fastest(cell: Cell, dtype: torch.dtype, device: torch.device) -> str:
 
     On a processor the library's loops for Elman and GRU are slower than those written by hand;
     oneDNN's LSTM is the fastest in float32, and in bfloat16 up to some 512 units, for multiples of
-    32. On a GPU recurrent highway networks are left to the deferred loop, since their closed form
-    has not been measured there.
+    32. On a GPU what has several layers within a time step is left to the deferred loop, since its
+    closed form has not been measured there.
     """
     if isinstance(cell, LinearCell):
         return "scan"
     training, on_cpu = torch.is_grad_enabled(), device.type == "cpu"
-    by_hand = _kind(cell) in CLOSED and (on_cpu or _kind(cell) is not RecurrentHighway)
+    by_hand = _kind(cell) in CLOSED and (on_cpu or _kind(cell) not in _ONLY_ON_CPU)
     if not vendor.has_kernel(cell):
         return ("closed" if by_hand else "deferred") if training else "reference"
     if on_cpu and training and by_hand:
@@ -107,10 +110,12 @@ def fastest(cell: Cell, dtype: torch.dtype, device: torch.device) -> str:
 
 
 def _kind(cell: Cell) -> type[Cell]:
-    """The class of ``cell``, by which it has a closed form; of a recurrent highway network also
-    where some units of the state are dropped."""
+    """The class by which ``cell`` has a closed form, if it has one; of a recurrent highway network
+    also where some units of the state are dropped."""
     if isinstance(cell, StateDropout) and type(cell.cell) is RecurrentHighway:
         return RecurrentHighway
+    if isinstance(cell, DeepTransition) and not has_closed_transition(cell):
+        return Cell
     return type(cell)
 
 
@@ -167,5 +172,8 @@ CLOSED: dict[type[Cell], Runner] = {
     GRU: run_closed_gru,
     GRUCho2014: run_closed_gru_cho2014,
     RecurrentHighway: run_closed_highway,
+    DeepTransition: run_closed_transition,
 }
 """The same by hand, of the cells that have one; the LSTM's begins with the inputs."""
+
+_ONLY_ON_CPU = (RecurrentHighway, DeepTransition)
