@@ -39,9 +39,9 @@ class _Transition(torch.autograd.Function):
         z = summands.new_empty(T, L, B, H)
         operands = summands.new_empty(L, T, B, H, dtype=dtype)
         sums, h = summands.new_empty(B, read), h0
-        of_sums = sums.split(H, dim=1)
+        of_sums = torch.split(sums, H, dim=1)
         # Views of each layer at each step, made at once: [layer][t].
-        z_of, p_of = _views(z.unbind(1)), _views(summands.split(H, dim=2))
+        z_of, p_of = _views(z.unbind(1)), _views(torch.split(summands, H, dim=2))
         operands_of = _views(operands.unbind(0))
         p_read = summands[:, :, :read].unbind(0)
         for t in range(T):
