@@ -340,6 +340,22 @@ def test_lengths_and_repeats(translate: Run, folder: Path, sources: Path) -> Non
         assert len(set(words)) == len(words)
 
 
+def _assert_alike(found: Any, expected: Any) -> None:
+    """The same but for the last digit of numbers, which goes with how many lines run at once."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            _assert_alike(found[name], value)
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            _assert_alike(one, other)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, abs=2e-4)
+    else:
+        assert found == expected
+
+
 def test_a_typed_line_is_answered_at_once_and_as_in_a_pipe(
     translate: Run, folder: Path, sources: Path
 ) -> None:
@@ -352,6 +368,7 @@ def test_a_typed_line_is_answered_at_once_and_as_in_a_pipe(
         for line, answer in zip(LINES[:6], expected[:6], strict=True):
             process.stdin.write(f"{line}\n".encode())
             process.stdin.flush()
-            assert process.stdout.readline().decode() == f"{answer}\n"
+            typed = json.loads(process.stdout.readline())
+            _assert_alike(typed, json.loads(answer))
         process.stdin.close()
         assert process.wait() == os.EX_OK

@@ -49,6 +49,7 @@ def test_kernels_and_hand_written_forms_run_no_cell_with_options(kind: str) -> N
     plain = {"lstm", "gru", "elman-tanh", "elman-relu", "irnn"}
     assert ("vendor" in engines(cell)) == (kind in plain)
     by_hand = plain | {"elman-sigmoid", "gru-cho2014", "rhn", "rhn-uncoupled"}
+    by_hand |= {"dt-rnn", "dts-rnn", "do-rnn", "dots-rnn"}
     assert ("closed" in engines(cell)) == (kind in by_hand)
     forms = {"lstm": FastLSTM, "gru": FastGRU}
     forms |= {f"elman-{f}": FastElman for f in ("tanh", "sigmoid", "relu")}

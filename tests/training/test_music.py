@@ -67,6 +67,7 @@ def test_a_piece_that_repeats_itself_is_learnt(tmp_path: Path) -> None:
     config = tiny_config(
         path, **MUSIC, data__valid=str(path), training__epochs=60, optimizer__lr=0.05,
         model__hidden_size=16, model__input="one-hot", training__valid_every_steps=30,
+        training__precision="float32",
     )  # fmt: skip
     scores = [event.score for event in run(config, tmp_path / "run") if hasattr(event, "score")]
     assert scores[-1] < 0.3

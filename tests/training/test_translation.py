@@ -155,7 +155,7 @@ def test_accumulated_gradients_are_those_of_one_batch(tmp_path: Path) -> None:
         run(
             config(
                 pairs, training__batch_size=size, training__accumulate=pieces,
-                data__valid_fraction=0.0,
+                data__valid_fraction=0.0, training__precision="float32",
                 training__max_steps=3, optimizer__name="sgd", optimizer__lr=1.0,
             ),
             folders[-1],
