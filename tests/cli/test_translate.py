@@ -95,6 +95,7 @@ def test_options_of_pairs(folder: Path, tmp_path: Path):
     assert code == 0, err
 
 
+@pytest.mark.slow
 def test_smaller_weights_translate_alike(folder: Path):
     for weights in ("float16", "int8"):
         code, out, err = call("translate", folder / "run", "--weights", weights, input=b"six two\n")
@@ -103,6 +104,7 @@ def test_smaller_weights_translate_alike(folder: Path):
     assert code == 2 and "weights: unknown value 'int9'" in err
 
 
+@pytest.mark.slow
 def test_several_models_are_an_ensemble_and_must_agree(tmp_path: Path):
     one, other = (write_translator(tmp_path / f"{seed}", "word", seed) for seed in (0, 1))
     sources = "".join(f"{line}\n" for line in lines(12, seed=3))

@@ -48,6 +48,7 @@ def test_one_character(tmp_path):
     assert events[-1].step == 3
 
 
+@pytest.mark.slow
 def test_a_line_of_ten_megabytes(tmp_path):
     path = tmp_path / "text.txt"
     path.write_bytes(b"the cat sat " * 850_000)

@@ -38,6 +38,7 @@ def test_the_weights_and_the_vocabulary_are_those_of_the_model(first: Path, tmp_
     assert all(torch.equal(after.weights[name], w) for name, w in before.weights.items())
 
 
+@pytest.mark.slow
 def test_the_command_takes_sizes_and_tokenizers_from_the_model(first: Path, tmp_path: Path) -> None:
     text = write_text(tmp_path / "second.txt", seed=2)
     command = ["train", str(text), "--start-from", str(first), "--out", str(tmp_path / "second")]

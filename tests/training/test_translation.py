@@ -101,6 +101,7 @@ def test_pairs_are_held_out_of_all_files(tmp_path: Path) -> None:
     assert read_text(DataConfig(train=(str(one),)))[1] is None
 
 
+@pytest.mark.slow
 def test_each_side_may_have_a_vocabulary_of_its_own(tmp_path: Path) -> None:
     """Sources by character, targets by word: the end of a line has another number on each side."""
     settings = config(
