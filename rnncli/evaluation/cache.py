@@ -54,16 +54,7 @@ def add_cache(run: Iterable[Predicted], config: CacheConfig) -> Iterator[Predict
     for part in run:
         if keys is None:
             keys, words = part.h[:0], part.targets[:0]
-        nats = torch.empty_like(part.nats, dtype=torch.float64)
-        for column in range(part.h.shape[1]):
-            logs = log_cache(
-                part.h[:, column],
-                part.targets[:, column],
-                keys[:, column],
-                words[:, column],
-                config,
-            )
-            nats[:, column] = mix(part.nats[:, column].double(), logs, config.weight)
+        nats = with_cache(part.nats, part.h, part.targets, keys, words, config)
         if part.mask is not None:
             nats.masked_fill_(~part.mask, 0.0)
         keys = torch.cat([keys, part.h])[-config.window :]
@@ -71,7 +62,23 @@ def add_cache(run: Iterable[Predicted], config: CacheConfig) -> Iterator[Predict
         yield replace(part, nats=nats)
 
 
-def log_cache(
+def with_cache(
+    nats: Tensor, h: Tensor, targets: Tensor, keys: Tensor, words: Tensor, config: CacheConfig
+) -> Tensor:
+    """The nats of a block (T, B) with the cache mixed in, in float64; a column, a cache.
+
+    h: (T, B, H), targets: (T, B), and what was kept from before: keys (K, B, H), words (K, B).
+    """
+    found = torch.empty_like(nats, dtype=torch.float64)
+    for column in range(nats.shape[1]):
+        log_cache = _log_cache(
+            h[:, column], targets[:, column], keys[:, column], words[:, column], config
+        )
+        found[:, column] = _mix(nats[:, column].double(), log_cache, config.weight)
+    return found
+
+
+def _log_cache(
     h: Tensor, targets: Tensor, keys: Tensor, words: Tensor, config: CacheConfig
 ) -> Tensor:
     """log p_cache of the targets (T,), NaN where the cache is empty.
@@ -92,10 +99,9 @@ def log_cache(
     return torch.logsumexp(logits, 1) - total
 
 
-def mix(nats: Tensor, logs: Tensor, weight: float) -> Tensor:
-    """-log((1 - weight) exp(-nats) + weight exp(logs)) (T,), in float64; ``logs`` as ``log_cache``
-    gives them."""
+def _mix(nats: Tensor, log_cache: Tensor, weight: float) -> Tensor:
+    """-log((1 - weight) exp(-nats) + weight exp(log_cache)) (T,), in float64."""
     if weight == 0.0:
         return nats
-    mixed = -torch.logaddexp(math.log1p(-weight) - nats, math.log(weight) + logs)
-    return torch.where(logs.isnan(), nats, mixed)
+    mixed = -torch.logaddexp(math.log1p(-weight) - nats, math.log(weight) + log_cache)
+    return torch.where(log_cache.isnan(), nats, mixed)

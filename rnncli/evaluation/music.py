@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rnncli.decoding.music_ensemble import MusicEnsemble
 from rnncli.errors import UsageError
-from rnncli.evaluation.cache import CacheConfig, log_cache, mix
+from rnncli.evaluation.cache import CacheConfig, with_cache
 from rnncli.evaluation.pieces import PIECE, group_lines
 from rnncli.metrics import MusicScores
 from rnncli.models.music import MusicModel
@@ -79,20 +79,13 @@ def add_cache(run: Iterable[Predicted], config: CacheConfig) -> Iterator[Predict
             raise UsageError("--cache-window: a cache needs one model; leave out --model")
         if part.fresh:
             keys, frames = part.h[:0], part.targets[:0]
-        keys, frames = torch.cat([keys, part.h]), torch.cat([frames, part.targets])
+        before, frames = len(frames), torch.cat([frames, part.targets])
         _, words = torch.unique(frames.flatten(0, 1), dim=0, return_inverse=True)
         words = words.view(frames.shape[:2])
-        before = len(keys) - len(part.h)
-        nats = torch.empty_like(part.nats, dtype=torch.float64)
-        for column in range(nats.shape[1]):
-            old, new = (
-                (keys[where, column], words[where, column])
-                for where in (slice(before), slice(before, None))
-            )
-            logs = log_cache(*new, *old, config)
-            nats[:, column] = mix(part.nats[:, column].double(), logs, config.weight)
+        nats = with_cache(part.nats, part.h, words[before:], keys, words[:before], config)
         yield replace(part, nats=nats.masked_fill_(~part.mask, 0.0))
-        keys, frames = keys[-config.window :], frames[-config.window :]
+        keys = torch.cat([keys, part.h])[-config.window :]
+        frames = frames[-config.window :]
 
 
 class _Totals:
