@@ -41,7 +41,9 @@ def settle_engine(config: Config, task: Task, found: str | None) -> tuple[str, .
         task.run_as = replace(task.run_as, engine=found)
         return ()
     names = [name for name in ENGINES if _fits(name, config, task)]
-    limit = min(SECONDS, 0.1 * (config.training.max_seconds or SECONDS / 0.1))
+    limit = SECONDS
+    if config.training.max_seconds:
+        limit = min(limit, 0.1 * config.training.max_seconds)
     seconds = _take_turns(task, names, limit)
     if not seconds:
         task.run_as = replace(task.run_as, engine="auto")
