@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rnncli.decoding.filters import (
@@ -88,6 +88,7 @@ def test_forbidden_tokens_are_left_out_and_nothing_else_changes() -> None:
 
 
 @settings(max_examples=50, deadline=None)
+@example([[0.0, 0.0, 0.0, 1.0]], 1.0, 0, 1.0, 0.0)
 @given(
     st.lists(LOGITS.filter(lambda x: len(x) > 3).map(lambda x: x[:4]), min_size=1, max_size=4),
     st.floats(0.2, 3),
@@ -101,7 +102,8 @@ def test_all_together_are_one_after_the_other_and_row_by_row(
     logits = torch.tensor(rows, dtype=torch.float64)
     together = Filters(temperature, k, p, least, forbidden=(1,))(logits)
     for row, result in zip(logits, together, strict=True):
-        expected = divide_by_temperature(forbid(row, torch.tensor([1])), temperature)
+        expected = forbid(row, torch.tensor([1]))
+        expected = divide_by_temperature(expected, temperature) if temperature != 1 else expected
         expected = keep_top_k(expected, k) if k else expected
         expected = keep_top_p(expected, p) if p < 1 else expected
         expected = keep_min_p(expected, least) if least else expected
