@@ -55,6 +55,7 @@ def test_evaluate_on_pairs(folder: Path):
     assert 1 < figures["perplexity"] < 1.1
 
 
+@pytest.mark.slow
 def test_wrong_models_and_files(folder: Path, tmp_path: Path):
     assert call("train", ROOT / "sample_data" / "book.txt", "--out", tmp_path / "lm",
                   "--max-steps", 1, "--hidden-size", 8)[0] == 0  # fmt: skip
@@ -71,6 +72,7 @@ def test_wrong_models_and_files(folder: Path, tmp_path: Path):
     assert code == 65 and "has 2 lines and" in err
 
 
+@pytest.mark.slow
 def test_options_of_pairs(folder: Path, tmp_path: Path):
     """Each reaches the model; what is not given is chosen to go with them."""
     options = (
